@@ -1,0 +1,78 @@
+# Every target can be run again: it does only what is left to do.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PLAYBOOK := .venv/bin/ansible-playbook
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: setup
+setup: ## what the playbooks need: .venv and the collections this one stands on
+	@scripts/setup
+
+.PHONY: setup-test
+setup-test: ## and what the tests need
+	@scripts/setup --test
+
+.PHONY: up
+up: setup ## the embedded environment: PostgreSQL binaries, the inventory database
+	@scripts/embedded-state >/dev/null
+	@$(PLAYBOOK) playbooks/inventory_db.yml
+
+.PHONY: demo
+demo: up ## a tenant's database from nothing, and how to go on
+	@.venv/bin/python scripts/demo
+
+.PHONY: test
+test: setup-test ## everything; ends with "N passed, N failed"
+	@$(MAKE) --no-print-directory up
+	@.venv/bin/python scripts/test
+
+.PHONY: test-quick
+test-quick: setup-test ## lint and unit tests
+	@.venv/bin/python scripts/test lint unit
+
+.PHONY: lint
+lint: setup-test ## ansible-lint (production), yamllint, ruff, mypy, docs, changelog
+	@scripts/lint
+
+.PHONY: sanity
+sanity: setup-test ## ansible-test sanity
+	@scripts/sanity
+
+.PHONY: unit
+unit: setup-test ## pure Python
+	@.venv/bin/pytest tests/unit
+
+.PHONY: integration
+integration: setup-test ## on real PostgreSQL, 15 and 18
+	@.venv/bin/python scripts/test integration
+
+.PHONY: molecule
+molecule: setup-test ## the scenarios of molecule/
+	@.venv/bin/python scripts/test molecule
+
+.PHONY: both-ends
+both-ends: setup-test ## the other end's ansible-core, and the built tarball
+	@scripts/both-ends
+
+.PHONY: bench
+bench: setup-test ## measurements; the table that the docs show
+	@.venv/bin/python tests/bench/run.py
+
+.PHONY: build
+build: setup ## the tarball, in .build/dist
+	@scripts/build
+
+.PHONY: down
+down: ## stop the embedded servers, keep their data
+	@scripts/embedded-stop
+
+.PHONY: clean
+clean: ## stop the embedded servers and remove their data
+	@scripts/embedded-stop --remove
+
+.PHONY: distclean
+distclean: clean ## and remove all that was fetched or built
+	@rm -rf .venv .venv-new .build .cache .ansible .hypothesis .mypy_cache .pytest_cache .ruff_cache results

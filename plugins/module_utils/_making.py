@@ -1,0 +1,193 @@
+# Copyright (c) 2026 The saasodoo.postgres_pools authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The row of a server in the making: its name, address, budgets and admin password, and the lease of its maker."""
+
+from __future__ import annotations
+
+import socket
+import uuid
+from dataclasses import dataclass
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
+
+from . import _names
+from ._errors import PoolsError
+from ._inventory import SERVER_COLUMNS, Inventory
+from ._secrets import Cipher, new_password
+from ._sizing import parse_size, tenant_connections
+
+# 300 connections in a pool of 4 GiB by 50 tenants; _sizing shows the sum.
+CONNECTIONS_PER_INSTANCE = 6
+
+
+@dataclass(frozen=True)
+class NewServer:
+    """What a new server is like. Sizes are bytes, ports are for ``process`` servers, which share one host's address."""
+
+    backend: str
+    host: str
+    first_port: int
+    last_port: int
+    storage_root: str
+    cpu_limit: float
+    memory_limit_bytes: int
+    storage_limit_bytes: int
+    max_instances: int
+    connections_per_instance: int = CONNECTIONS_PER_INSTANCE
+    priority: int = 100
+    allocation_strategy: str = "auto"
+    postgres_image: Optional[str] = None
+    node_placement: Optional[str] = None
+    admin_user: str = "postgres"
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> "NewServer":
+        """:raises PoolsError: a size that cannot be read, or a pool for nobody."""
+        given = {key: value for key, value in options.items() if value is not None}
+        for option in ("memory_limit", "storage_limit"):
+            given[option + "_bytes"] = parse_size(given.pop(option))
+        new = cls(**given)
+        if new.max_instances < 1:
+            raise PoolsError("max_instances is {0}.".format(new.max_instances), "A pool takes at least one tenant.")
+        if new.last_port < new.first_port:
+            raise PoolsError("The ports {0} to {1} are an empty range.".format(new.first_port, new.last_port))
+        return new
+
+
+def make_server(
+    inventory: Inventory,
+    cipher: Cipher,
+    new: NewServer,
+    kind: str,
+    plan: Optional[Mapping[str, Any]] = None,
+    customer_id: Optional[str] = None,
+    instance_id: Optional[str] = None,
+    name: Optional[str] = None,
+) -> Dict[str, Any]:
+    """Write the row of a server in the making. Its lease is free: whoever claims it makes the server.
+
+    To be called inside a transaction that holds the placement lock: it is what keeps two callers from one port.
+
+    :raises PoolsError: no free port; memory too small for the plan's connections; a name that is taken.
+    """
+    values = _budgets(new, kind, plan)
+    values.update(
+        name=name or _free_name(inventory, kind, instance_id),
+        server_type=kind,
+        backend=new.backend,
+        priority=new.priority,
+        allocation_strategy=new.allocation_strategy,
+        postgres_image=new.postgres_image,
+        node_placement=new.node_placement,
+        admin_user=new.admin_user,
+        admin_password_encrypted=cipher.encrypt(new_password()),
+        dedicated_customer_id=customer_id if kind == "dedicated" else None,
+        dedicated_instance_id=instance_id if kind == "dedicated" else None,
+    )
+    values["host"], values["port"] = _address(inventory, new, values["name"])
+    values["storage_path"] = _storage_path(new.storage_root, kind, values["name"])
+    columns = ", ".join(values)
+    bound = ", ".join("%({0})s".format(column) for column in values)
+    made = inventory.row(
+        "INSERT INTO db_servers AS s ({0}) VALUES ({1}) ON CONFLICT (name) DO NOTHING RETURNING {2}".format(columns, bound, SERVER_COLUMNS),
+        values,
+    )
+    if made is None:
+        raise PoolsError("There is a server {0!r} already.".format(values["name"]), "Give another name, or ask for that one.")
+    return made
+
+
+def claim_making(inventory: Inventory, server_names: Sequence[str], lease_seconds: int) -> Dict[str, str]:
+    """Take on the making of servers that nobody makes, or whose maker's lease has run out; a lease token by server name."""
+    token = str(uuid.uuid4())
+    claimed = inventory.rows(
+        "UPDATE db_servers SET lease_holder = %(token)s, lease_expires_at = now() + %(lease)s * interval '1 second'"
+        " WHERE name = ANY (%(names)s) AND status IN ('provisioning', 'initializing')"
+        " AND (lease_expires_at IS NULL OR lease_expires_at < now()) RETURNING name",
+        {"token": token, "lease": lease_seconds, "names": list(server_names)},
+    )
+    return {row["name"]: token for row in claimed}
+
+
+def _budgets(new: NewServer, kind: str, plan: Optional[Mapping[str, Any]]) -> Dict[str, Any]:
+    if kind == "shared" or plan is None:
+        fit = tenant_connections(new.memory_limit_bytes)
+        return {
+            "max_instances": new.max_instances if kind == "shared" else 1,
+            "connection_budget": min(fit, new.max_instances * new.connections_per_instance),
+            "storage_budget_bytes": new.storage_limit_bytes,
+            "cpu_limit": new.cpu_limit,
+            "memory_limit_bytes": new.memory_limit_bytes,
+        }
+    fit = tenant_connections(plan["memory_limit_bytes"])
+    if plan["connections"] > fit:
+        raise PoolsError(
+            "The plan {0} promises {1} connections, its memory of {2} MiB fits {3}.".format(
+                plan["plan_tier"], plan["connections"], plan["memory_limit_bytes"] >> 20, fit
+            ),
+            "Raise memory_limit_bytes or lower connections in db_plans.",
+        )
+    return {
+        "max_instances": 1,
+        "connection_budget": plan["connections"],
+        "storage_budget_bytes": plan["storage_bytes"],
+        "cpu_limit": plan["cpu_limit"],
+        "memory_limit_bytes": plan["memory_limit_bytes"],
+    }
+
+
+def _free_name(inventory: Inventory, kind: str, instance_id: Optional[str]) -> str:
+    def taken(name: str) -> bool:
+        return inventory.row("SELECT FROM db_servers WHERE name = %(name)s", {"name": name}) is not None
+
+    if kind == "shared" and inventory.dry_run:
+        # Sequences do not roll back: a dry run looks at the next numbers without taking them.
+        number = inventory.rows("SELECT last_value + is_called::int AS number FROM db_pool_number")[0]["number"]
+        while taken(_names.pool_name(number)):
+            number += 1
+        return _names.pool_name(number)
+    if kind == "shared":
+        while True:
+            name = _names.pool_name(inventory.rows("SELECT nextval('db_pool_number') AS number")[0]["number"])
+            if not taken(name):
+                return name
+    attempt = 0
+    while taken(_names.dedicated_name(str(instance_id), attempt)):
+        attempt += 1
+    return _names.dedicated_name(str(instance_id), attempt)
+
+
+def _storage_path(root: str, kind: str, name: str) -> str:
+    if kind == "shared":
+        return "{0}/postgres_pools/{1}".format(root.rstrip("/"), name.replace("postgres-pool-", "pool-", 1))
+    return "{0}/postgres_dedicated/{1}".format(root.rstrip("/"), name)
+
+
+def _address(inventory: Inventory, new: NewServer, name: str) -> Tuple[str, int]:
+    if new.backend == "swarm":
+        return name, 5432
+    used = {
+        row["port"]
+        for row in inventory.rows("SELECT port FROM db_servers WHERE host = %(host)s AND status <> 'deprovisioned'", {"host": new.host})
+    }
+    for port in range(new.first_port, new.last_port + 1):
+        if port not in used and _can_bind(new.host, port):
+            return new.host, port
+    raise PoolsError(
+        "No port from {0} to {1} is free on {2}.".format(new.first_port, new.last_port, new.host),
+        "Widen the range of ports for new servers, or deprovision servers that are no longer needed.",
+    )
+
+
+def _can_bind(host: str, port: int) -> bool:
+    """Whether the port is free of other programs, as far as this host can see: it may not be the servers' own."""
+    try:
+        family, unused, unused, unused, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except socket.gaierror:
+        return True
+    except OSError as error:
+        return error.errno != 98
+    return True
