@@ -196,7 +196,7 @@ def tenant_databases(rows: Sequence[Mapping[str, Any]], plans: Mapping[str, Mapp
 
 def public(row: Mapping[str, Any]) -> Dict[str, Any]:
     """A row without its secrets and without what belongs to the server."""
-    return plain(row, ("password_encrypted", "admin_password_encrypted", "admin_user", "server_reason"))
+    return plain(row, ("password_encrypted", "next_password_encrypted", "admin_password_encrypted", "admin_user", "server_reason"))
 
 
 def _shown(rows: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:

@@ -146,7 +146,7 @@ class Inventory:
     def allocations(self, instance_ids: Sequence[str], live: bool = True) -> List[Dict[str, Any]]:
         """Allocations of instances with their encrypted passwords; with *live* false, each instance's whole history, newest first."""
         return self.rows(
-            "SELECT {0}, a.password_encrypted, s.admin_user, s.admin_password_encrypted, s.server_type, s.status_reason AS server_reason"
+            "SELECT {0}, a.password_encrypted, a.next_password_encrypted, s.admin_user, s.admin_password_encrypted, s.server_type, s.status_reason AS server_reason"
             " FROM db_allocations a JOIN db_servers s ON s.id = a.server_id WHERE a.instance_id = ANY (%(ids)s::uuid[])"
             " AND (NOT %(live)s OR a.status IN ('reserved', 'active', 'migrating', 'releasing'))"
             " ORDER BY a.reserved_at DESC".format(ALLOCATION_COLUMNS),

@@ -230,7 +230,8 @@ def main() -> None:
             for key, value in module.params.items()
             if key not in keys_spec() and key != "admin_password_encrypted"
         }
-        name, state = options.pop("name"), options.pop("state")
+        del options["name"]
+        state = options.pop("state")
         options["hba"] = options["hba"] or _hba.lines(options["admin_user"])
         result = ensure(Wanted(**options), state, module.check_mode)
     except PoolsError as error:

@@ -329,13 +329,25 @@ def test_two_runs_at_once_make_one_server(wanted):
 
 def test_a_run_that_waits_while_the_directory_is_archived_makes_a_new_one(wanted):
     ensure(wanted, "started")
-    runs = [worker(wanted, "absent"), worker(wanted, "absent"), worker(wanted, "started")]
-    for run in runs:
-        _out, error = run.communicate(timeout=60)
-        assert run.returncode == 0, error
-    assert len(os.listdir(os.path.join(os.path.dirname(wanted.path), "archived"))) == 1
+    ensure(wanted, "stopped")
+    directory = _server_dir.ServerDirectory(wanted.path, account())
+    with directory.locked(10, create=True):
+        waiting = worker(wanted)
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(timeout=2)
+        archived = directory.archive("")
+    out, error = waiting.communicate(timeout=60)
+    assert waiting.returncode == 0, error
+    assert json.loads(out)["actions"] == ["initialise the data directory", "start"]
+    assert os.path.exists(os.path.join(archived, "data", "PG_VERSION"))
+
+
+def test_two_runs_at_once_archive_it_once(wanted):
     ensure(wanted, "started")
-    assert ask(wanted, "SELECT 1") == 1
+    runs = [worker(wanted, "absent") for _number in range(3)]
+    results = [json.loads(run.communicate(timeout=60)[0]) for run in runs]
+    assert sorted(len(result["actions"]) for result in results) == [0, 0, 2]
+    assert len(os.listdir(os.path.join(os.path.dirname(wanted.path), "archived"))) == 1
 
 
 def killed_everywhere(wanted, state, prepare, check):

@@ -16,7 +16,8 @@ GRANT UPDATE (status, status_reason, host, port, health_status, last_health_chec
     lease_holder, lease_expires_at) ON db_servers TO {service};
 GRANT INSERT (instance_id, customer_id, plan_tier, requires_dedicated, server_id, status, database_name, role_name,
     password_encrypted, connections, storage_bytes, expires_at) ON db_allocations TO {service};
-GRANT UPDATE (plan_tier, requires_dedicated, server_id, status, password_encrypted, next_password_encrypted, connections,
+GRANT UPDATE (plan_tier, requires_dedicated, server_id, status, password_encrypted, next_password_encrypted,
+    password_changed_at, connections,
     storage_bytes, quarantine_name, expires_at, activated_at, released_at, drop_after, dropped_at) ON db_allocations TO {service};
 GRANT INSERT, UPDATE ON db_tenant_migrations TO {service};
 GRANT INSERT, DELETE ON db_health_checks TO {service};

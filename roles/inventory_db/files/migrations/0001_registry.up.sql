@@ -153,6 +153,7 @@ CREATE TABLE db_allocations (
     role_name          text NOT NULL CHECK (octet_length(role_name) BETWEEN 1 AND 63),
     password_encrypted text NOT NULL,
     next_password_encrypted text,
+    password_changed_at timestamptz NOT NULL DEFAULT now(),
     connections        integer NOT NULL CHECK (connections > 0),
     storage_bytes      bigint NOT NULL CHECK (storage_bytes > 0),
     quarantine_name    text CHECK (octet_length(quarantine_name) BETWEEN 1 AND 63),
