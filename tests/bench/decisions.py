@@ -1,0 +1,74 @@
+# Copyright (c) 2026 The saasodoo.postgres_pools authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The statements under measurement, as pgbench scripts."""
+
+from __future__ import annotations
+
+from typing import Any, List, Mapping, Optional
+
+import fleet
+from ansible_collections.saasodoo.postgres_pools.plugins.module_utils import _placement
+from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._inventory import Inventory
+
+# Stand-ins in the recorded statements, and the pgbench variables put in their place: hexadecimal digits that are decimal too.
+_INSTANCE, _CUSTOMER = "aaaaaaaa-0000-4000-8000-bbbbbbbbbbbb", "cccccccc-0000-4000-8000-dddddddddddd"
+_VARIABLES = {"a" * 8: "eight", "b" * 12: "twelve", "c" * 8: "other_eight"}
+_NEW_IDS = r"""\set eight random(10000000, 99999999)
+\set twelve random(100000000000, 999999999999)
+\set other_eight random(10000000, 99999999)
+"""
+_NEW_COUNTER = "\\set counter random(1, {servers})\n"
+
+BARE = _NEW_COUNTER + """BEGIN;
+UPDATE bare_counters SET taken = taken + 1 WHERE id = :counter;
+INSERT INTO bare_places (counter) VALUES (:counter);
+COMMIT;
+"""
+READ_THEN_INCREMENT = r"""SELECT coalesce(min(id), 0) AS counter FROM
+    (SELECT id FROM bare_counters WHERE taken < places ORDER BY taken, id LIMIT 1) AS first \gset
+\if :counter > 0
+BEGIN;
+UPDATE bare_counters SET taken = taken + 1 WHERE id = :counter;
+INSERT INTO bare_places (counter) VALUES (:counter);
+COMMIT;
+\endif
+"""
+
+
+class _Recorder(Inventory):
+    """Notes each statement as the driver sends it."""
+
+    sent: List[str]
+
+    def rows(self, statement: str, arguments: Optional[Mapping[str, Any]] = None) -> Any:
+        with self._connection.cursor() as cursor:
+            self.sent.append(cursor.mogrify(statement, arguments).decode())
+        return super().rows(statement, arguments)
+
+
+def recorded_decision(registry: fleet.Fleet) -> List[str]:
+    """What ``_placement.place`` sends for a new instance until its place is taken: the look for an older one, and the INSERT."""
+    _Recorder.sent = []
+    with _Recorder(registry.login()) as inventory:
+        plan = inventory.plans()["standard"]
+        _Recorder.sent.clear()
+        request = _placement.Request(_INSTANCE, _CUSTOMER, "standard")
+        _placement.place(inventory, fleet.new_cipher(), request, plan, _placement.Policy())
+    registry.empty()
+    last = next(number for number, statement in enumerate(_Recorder.sent) if "INSERT INTO db_allocations" in statement)
+    return _Recorder.sent[: last + 1]
+
+
+def decision(registry: fleet.Fleet) -> str:
+    """A script that does just that, each time for another instance."""
+    script = _NEW_IDS
+    for statement in recorded_decision(registry):
+        script += statement.strip() + ";\n"
+    for stand_in, variable in _VARIABLES.items():
+        script = script.replace(stand_in, ":" + variable)
+    return script
+
+
+def bare(servers: int) -> str:
+    return BARE.format(servers=servers)
