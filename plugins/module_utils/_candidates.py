@@ -39,7 +39,10 @@ _ROOM = (
         "pg_size_pretty(s.storage_budget_bytes), pg_size_pretty(%(storage_bytes)s::bigint))",
     ),
 )
-_STATUS = "format('it is %%s%%s', s.status, coalesce(': ' || nullif(s.status_reason, ''), ''))"
+_STATUS = (
+    "CASE s.status WHEN 'full' THEN format('it is full: %%s of %%s places are taken', s.current_instances, s.max_instances)"
+    " ELSE format('it is %%s%%s', s.status, coalesce(': ' || nullif(s.status_reason, ''), '')) END"
+)
 _ACTIVE = Rule("s.status = 'active'", _STATUS)
 _MAKING = Rule("s.status IN ('provisioning', 'initializing')", _STATUS)
 _WELL = (
@@ -53,6 +56,10 @@ _KIND = {
         Rule("s.dedicated_instance_id = %(instance_id)s", "'it belongs to another instance'"),
     ),
 }
+# One look instead of two: with it in the statement that chooses, nobody needs to ask first.
+_HAS_A_PLACE = (
+    "EXISTS (SELECT FROM db_allocations a WHERE a.instance_id = %(instance_id)s AND a.status IN ('reserved', 'active', 'migrating', 'releasing'))"
+)
 ORDERS = {
     "priority": "s.priority, s.load, s.id",
     "spread": "s.load, s.id",
@@ -65,23 +72,28 @@ def rules(placement: str, making: bool = False) -> Tuple[Rule, ...]:
     return _KIND[placement] + (_MAKING if making else _ACTIVE,) + _WELL + _ROOM
 
 
+def _all(held: Tuple[Rule, ...]) -> str:
+    return " AND ".join(rule.holds for rule in held)
+
+
 def choice(placement: str, strategy: str = "priority", making: bool = False, wait_for_locks: bool = False) -> str:
-    """A SELECT of the id of the best candidate, its row locked.
+    """A SELECT of the id of the best candidate, its row locked; of none if the instance has a place already.
 
     A row that another caller holds is passed over, so that many callers spread instead of queueing;
     *wait_for_locks* is for the caller about to conclude that there is no room at all.
     """
     order = "s.created_at, s.id" if making else ORDERS[strategy]
-    return "SELECT s.id FROM db_servers s WHERE {0} ORDER BY {1} LIMIT 1 FOR NO KEY UPDATE{2}".format(
-        " AND ".join(rule.holds for rule in rules(placement, making)), order, "" if wait_for_locks else " SKIP LOCKED"
+    return "SELECT s.id FROM db_servers s WHERE NOT {0} AND {1} ORDER BY {2} LIMIT 1 FOR NO KEY UPDATE{3}".format(
+        _HAS_A_PLACE, _all(rules(placement, making)), order, "" if wait_for_locks else " SKIP LOCKED"
     )
 
 
 def explanation(placement: str, strategy: str = "priority") -> str:
     """A SELECT of ``server`` and ``reason`` (null for a candidate), candidates first and in the order of choice."""
+    # Two parts, so that the second, which has no index to follow, is read only when the candidates are fewer than the limit.
     reason = "CASE {0} END".format(" ".join("WHEN NOT ({0.holds}) THEN {0.otherwise}".format(rule) for rule in rules(placement)))
     return (
-        "SELECT s.name AS server, {0} AS reason FROM db_servers s "
-        "WHERE s.status <> 'deprovisioned' AND s.server_type <> 'platform' "
-        "ORDER BY ({0}) IS NOT NULL, {1} LIMIT %(limit)s".format(reason, ORDERS[strategy])
+        "(SELECT s.name AS server, NULL::text AS reason FROM db_servers s WHERE {0} ORDER BY {1} LIMIT %(limit)s) UNION ALL "
+        "(SELECT s.name, {2} FROM db_servers s WHERE ({0}) IS NOT TRUE AND s.status <> 'deprovisioned' AND s.server_type <> 'platform' "
+        "ORDER BY {1} LIMIT %(limit)s) LIMIT %(limit)s".format(_all(rules(placement)), ORDERS[strategy], reason)
     )

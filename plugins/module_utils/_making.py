@@ -138,7 +138,7 @@ def _budgets(new: NewServer, kind: str, plan: Optional[Mapping[str, Any]]) -> Di
 
 def _free_name(inventory: Inventory, kind: str, instance_id: Optional[str]) -> str:
     def taken(name: str) -> bool:
-        return inventory.row("SELECT FROM db_servers WHERE name = %(name)s", {"name": name}) is not None
+        return bool(inventory.rows("SELECT 1 FROM db_servers WHERE name = %(name)s", {"name": name}))
 
     if kind == "shared" and inventory.dry_run:
         # Sequences do not roll back: a dry run looks at the next numbers without taking them.

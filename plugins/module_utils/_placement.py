@@ -91,16 +91,16 @@ def place(inventory: Inventory, cipher: Cipher, request: Request, plan: Mapping[
     :raises PoolsError: another customer's instance; no room and no server may be made, with each server's reason.
     """
     for attempt in range(3):
+        arguments = _arguments(cipher, request, plan, policy, attempt)
+        kind = placement_of(request, plan)
+        if inventory.row(_INSERT.format(choice=_candidates.choice(kind, policy.strategy)), arguments):
+            return Place(request.instance_id, True, considered(inventory, request, plan, policy.strategy))
         existing = inventory.allocations([request.instance_id])
         if existing:
             if existing[0]["status"] != "reserved" or existing[0]["server_status"] != "error":
                 return _found(request, existing[0])
             # Nothing was ever made at this place, and its server will not come: look for another.
             _expire(inventory, existing[0]["allocation_id"])
-        arguments = _arguments(cipher, request, plan, policy, attempt)
-        kind = placement_of(request, plan)
-        if inventory.row(_INSERT.format(choice=_candidates.choice(kind, policy.strategy)), arguments):
-            return Place(request.instance_id, True, considered(inventory, request, plan, policy.strategy))
         if _reserve_or_make(inventory, cipher, request, plan, policy, arguments):
             return Place(request.instance_id, True, considered(inventory, request, plan, policy.strategy))
         # Lost to another caller with the same instance, or to another instance with the same name: look again.
@@ -160,16 +160,26 @@ def _reserve_or_make(
         for making in (False, True):
             if inventory.row(_INSERT.format(choice=_candidates.choice(kind, policy.strategy, making, wait_for_locks=True)), arguments):
                 return True
-        taken = "status IN ('reserved', 'active', 'migrating', 'releasing')"
-        if inventory.row(
-            "SELECT FROM db_allocations WHERE {0} AND (instance_id = %(instance_id)s OR database_name = %(database)s)".format(taken), arguments
-        ):
+        if _lost_to_another(inventory, arguments):
             return False
         if policy.new_server is None:
-            raise PoolsError(_no_room(kind, considered(inventory, request, plan, policy.strategy)), "Run playbooks/provision_{0}.yml.".format(
-                "pool" if kind == "shared" else "dedicated"))
+            raise PoolsError(
+                _no_room(kind, considered(inventory, request, plan, policy.strategy)),
+                "Run playbooks/provision_{0}.yml.".format("pool" if kind == "shared" else "dedicated"),
+            )
         server_id = make_server(inventory, cipher, policy.new_server, kind, plan, request.customer_id, request.instance_id)["id"]
         return bool(inventory.row(_INSERT.format(choice="SELECT %(server_id)s::uuid AS id"), dict(arguments, server_id=server_id)))
+
+
+def _lost_to_another(inventory: Inventory, arguments: Mapping[str, Any]) -> bool:
+    """Whether the row was not written because the instance, or another one's database of that name, is live by now."""
+    return bool(
+        inventory.rows(
+            "SELECT 1 FROM db_allocations WHERE status IN ('reserved', 'active', 'migrating', 'releasing')"
+            " AND (instance_id = %(instance_id)s OR database_name = %(database)s)",
+            arguments,
+        )
+    )
 
 
 def considered(

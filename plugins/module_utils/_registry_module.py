@@ -81,7 +81,8 @@ def run(options: Mapping[str, Any], work: Work, needs_keys: bool = False, read_o
     except PoolsError as error:
         module.fail_json(msg=str(error))
     except psycopg2.Error as error:
-        told = " ".join(str(error).split())
+        # The primary message only: the detail may show a whole row.
+        told = " ".join((error.diag.message_primary or str(error)).split())
         module.fail_json(msg="The inventory database refused: {0}. Nothing of this step was kept.".format(told.rstrip(".")))
     for warning in result.pop("warnings", []):
         module.warn(warning)

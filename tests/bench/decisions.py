@@ -5,18 +5,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, List, Mapping, Optional
 
 import fleet
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils import _placement
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._inventory import Inventory
 
-# Stand-ins in the recorded statements, and the pgbench variables put in their place: hexadecimal digits that are decimal too.
-_INSTANCE, _CUSTOMER = "aaaaaaaa-0000-4000-8000-bbbbbbbbbbbb", "cccccccc-0000-4000-8000-dddddddddddd"
-_VARIABLES = {"a" * 8: "eight", "b" * 12: "twelve", "c" * 8: "other_eight"}
-_NEW_IDS = r"""\set eight random(10000000, 99999999)
+# Stand-ins in the recorded statements, and the pgbench variables put in their place. The first eight digits are also the end of the
+# database's name, so they never come twice: a count within the client, spread by a factor that has no divisor in common with the modulus.
+_INSTANCE, _CUSTOMER = "aaaaaaaa-0000-4000-8000-bbbbbbbbbbbb", "00000000-0000-4000-8000-cccccccccccc"
+_VARIABLES = {"a" * 8: ":eight", "b" * 12: ":twelve", "c" * 12: ":customer"}
+_NEW_IDS = r"""\set number :number + 1
+\set eight 10000000 + (:client_id * 1000000 + :number) * 48271 % 89999999
 \set twelve random(100000000000, 999999999999)
-\set other_eight random(10000000, 99999999)
+\set customer random(100000000000, 999999999999)
 """
 _NEW_COUNTER = "\\set counter random(1, {servers})\n"
 
@@ -66,7 +69,8 @@ def decision(registry: fleet.Fleet) -> str:
     for statement in recorded_decision(registry):
         script += statement.strip() + ";\n"
     for stand_in, variable in _VARIABLES.items():
-        script = script.replace(stand_in, ":" + variable)
+        # Before "_user" pgbench would take the name's end for a part of the variable's.
+        script = re.sub(stand_in + "(?!_)", variable, script)
     return script
 
 

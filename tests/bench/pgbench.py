@@ -49,7 +49,7 @@ class Pgbench:
             path.write_text(script)
             passfile.touch(mode=0o600)
             passfile.write_text(self._password + "\n")
-            options = ["-n", "-M", "simple", "-c", str(clients), "-j", str(min(clients, os.cpu_count() or 1)), "-t", str(each)]
+            options = ["-n", "-M", "simple", "-c", str(clients), "-j", str(min(clients, os.cpu_count() or 1)), "-t", str(each), "-D", "number=0"]
             done = subprocess.run(
                 [self._program, *options, *self._where, "-f", str(path), "-l", "--log-prefix", str(Path(folder, "log")), self._dbname],
                 env=dict(os.environ, PGPASSFILE=str(passfile)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from typing import Any, Callable, Dict, Iterator, List
 import psycopg2
 import psycopg2.extensions
 import pytest
+import yaml
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils import _tenant_sql
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._errors import PoolsError
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._tenant_report import answer, arrange
@@ -392,22 +394,22 @@ def killing_cursor(at: int, after: bool) -> Any:
     return Cursor
 
 
-def call_and_be_killed(server: RunningServer, at: int, after: bool, database: Dict[str, Any], state: str) -> bool:
+# Forking this process would copy OpenSSL's locks, maybe held by a thread that is just ending; the fork server has no threads.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["pytest", "yaml", "psycopg2.extensions", answer.__module__, tenant_database.__name__])
+
+
+def call_to_be_killed(server: RunningServer, at: int, after: bool, database: Dict[str, Any], state: str) -> None:
+    call(server, database, state=state, max_parallel=1, connect_params={"cursor_factory": killing_cursor(at, after)})
+
+
+def call_and_be_killed(*arguments: Any) -> bool:
     """Whether the call was killed before it came to its end."""
-    child = os.fork()
-    if child == 0:
-        try:
-            call(
-                server,
-                database,
-                state=state,
-                max_parallel=1,
-                connect_params={"cursor_factory": killing_cursor(at, after)},
-            )
-        finally:
-            os._exit(0)
-    _unused, status = os.waitpid(child, 0)
-    return os.WIFSIGNALED(status)
+    child = FORKS.Process(target=call_to_be_killed, args=arguments)
+    child.start()
+    child.join(60)
+    assert child.exitcode in (0, -signal.SIGKILL)
+    return child.exitcode != 0
 
 
 @pytest.mark.parametrize("state", ["present", "quarantined", "absent"])

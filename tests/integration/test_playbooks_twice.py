@@ -1,0 +1,108 @@
+# Copyright (c) 2026 The saasodoo.postgres_pools authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every playbook: --check changes nothing, before the first run and after it, and the second run changes nothing."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from typing import Any, Dict, Iterator, List, NamedTuple
+
+import pytest
+from environment import PLAYBOOKS, Environment, Outcome, environment, instances
+
+SHARED, QUICK, OWN = instances(3)
+PREMIUM = dict(OWN, plan_tier="premium")
+
+
+class Case(NamedTuple):
+    playbook: str
+    variables: Dict[str, Any]
+    # Whether the first run has something to do; a case for which it has not would prove nothing.
+    changes: bool = True
+    name: str = ""
+    # SQL in the inventory database that gives it something to do.
+    before: str = ""
+
+
+# In this order: each stands on what those before it left.
+CASES = [
+    Case("inventory_db", {}),
+    # The name makes it one pool: without it each run asks for another.
+    Case("provision_pool", {"server": "postgres-pool-twice", "max_instances": 5, "result_file": "{home}/pool.json"}),
+    Case("provision_dedicated", PREMIUM),
+    Case("allocate", dict(SHARED, result_file="{home}/allocate.json")),
+    Case("allocate", PREMIUM, name="on its dedicated server"),
+    Case("allocate", {"allocations": [*instances(3), QUICK]}, name="a list"),
+    Case("pools", {"result_file": "{home}/pools.json"}),
+    Case("pools", {"server": "postgres-pool-twice"}, changes=False, name="one server"),
+    # With an age, since without one each run asks for another password.
+    Case(
+        "rotate_password",
+        {"instance_id": SHARED["instance_id"], "max_age_days": 30},
+        before="UPDATE db_allocations SET password_changed_at = now() - interval '31 days'",
+    ),
+    Case("rotate_keys", {}, changes=False),
+    Case("release", {"instance_id": SHARED["instance_id"], "result_file": "{home}/release.json"}),
+    Case("release", {"instance_id": QUICK["instance_id"], "keep_days": 0}, name="and drop"),
+    Case("inventory_db", {"inventory_db_state": "absent", "inventory_db_discard": True}, name="absent"),
+]
+
+
+@pytest.fixture(scope="module")
+def scratch() -> Iterator[Environment]:
+    with environment() as made:
+        yield made
+
+
+def test_every_playbook_has_a_case() -> None:
+    assert {path.stem for path in PLAYBOOKS.glob("*.yml")} == {case.playbook for case in CASES}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: " ".join(filter(None, (case.playbook, case.name))))
+def test_a_check_and_a_second_run_change_nothing(scratch: Environment, case: Case) -> None:
+    variables = {
+        name: value.format(home=scratch.home) if name == "result_file" else value for name, value in case.variables.items()
+    }
+    if case.before:
+        scratch.execute(case.before)
+    before = scratch.dump()
+    problems = changes(scratch, before, scratch.play(case.playbook, variables, "--check", "--diff"), "--check before the first run")
+    assert (scratch.play(case.playbook, variables).succeeded().changed > 0) == case.changes
+
+    before = scratch.dump()
+    for flags in ((), ("--check", "--diff")):
+        again = scratch.play(case.playbook, variables, *flags)
+        problems += changes(scratch, before, again, "the second run {0}".format(" ".join(flags)))
+        problems += ["its recap says changed={0}:\n{1}".format(again.changed, again.output)] if again.changed else []
+    assert not problems, "\n".join(problems)
+
+
+def changes(scratch: Environment, before: Dict[str, Any], outcome: Outcome, what: str) -> List[str]:
+    outcome.succeeded()
+    after = scratch.dump()
+    return [] if before == after else ["{0} changed:".format(what), *difference(before, after)]
+
+
+def difference(before: Dict[str, Any], after: Dict[str, Any]) -> List[str]:
+    shown = [json.dumps(one, indent=1, default=str, sort_keys=True).splitlines() for one in (before, after)]
+    return [line for line in difflib.unified_diff(*shown, n=0, lineterm="") if not line.startswith(("---", "+++", "@@"))]
+
+
+def test_the_dump_sees_a_change(scratch: Environment) -> None:
+    """What the tests above stand on."""
+    scratch.ready().play("provision_pool", {"server": "postgres-pool-seen"}).succeeded()
+    before = scratch.dump()
+    assert before == scratch.dump()
+    for change in (
+        "SELECT nextval('db_pool_number')",
+        "UPDATE db_servers SET priority = priority + 1",
+        "CREATE ROLE seen",
+    ):
+        scratch.execute(change)
+        after = scratch.dump()
+        assert before != after, change
+        before = after
+    (scratch.state / "seen").write_text("x")
+    assert before != scratch.dump()
