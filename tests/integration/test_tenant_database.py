@@ -487,7 +487,7 @@ def play(
     environment = dict(
         os.environ, ANSIBLE_COLLECTIONS_PATH=str(ROOT / ".build"), ANSIBLE_LOCALHOST_WARNING="0", ANSIBLE_NOCOLOR="1"
     )
-    environment["ANSIBLE_ROLES_PATH"] = str(ROOT / "roles")
+    environment.update(ANSIBLE_CONFIG="/dev/null", ANSIBLE_CALLBACK_RESULT_FORMAT="json")
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
