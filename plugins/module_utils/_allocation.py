@@ -9,12 +9,12 @@ import time
 from typing import Any, Dict, List, Mapping, Sequence
 
 from . import _lifecycle, _names, _placement
+from ._candidates import IN_THE_MAKING
 from ._errors import PoolsError
 from ._inventory import Inventory, plain
 from ._making import NewServer, claim_making
 from ._secrets import Cipher
 
-USABLE = ("active", "full", "maintenance")
 # Short enough that a waiter follows a server made in 3 s closely, long enough that fifty waiters cost nothing.
 _POLL_SECONDS = 1.0
 RETRY_AFTER = 10
@@ -124,9 +124,9 @@ def _wait(params: Mapping[str, Any], inventory: Inventory, ids: Sequence[str]) -
         _lifecycle.renew(inventory, ids, params["reservation_seconds"])
         waiting: List[str] = []
         for row in inventory.allocations(ids):
-            if row["server_status"] in ("provisioning", "initializing"):
+            if row["server_status"] in IN_THE_MAKING:
                 waiting.append(row["server"])
-            elif row["status"] == "reserved" and row["server_status"] not in USABLE:
+            elif row["status"] == "reserved" and row["server_status"] not in _lifecycle.MADE:
                 raise PoolsError(
                     "Server {0}, on which instance {1} had its place reserved, is {2}: {3}.".format(
                         row["server"], row["instance_id"], row["server_status"], row["server_reason"] or "no reason was kept"
@@ -134,13 +134,13 @@ def _wait(params: Mapping[str, Any], inventory: Inventory, ids: Sequence[str]) -
                     "Mend the cause and run again: another server is then made.",
                 )
         if not waiting:
-            return {"status": "ready", "to_make": []}
+            return {"status": "ready", "to_make": None}
         may_make = params["new_server"] and params["wait_timeout"] > 0
-        claimed = claim_making(inventory, sorted(set(waiting)), params["lease_seconds"]) if may_make else {}
+        claimed = claim_making(inventory, waiting, params["lease_seconds"]) if may_make else None
         if claimed:
-            return {"status": "make", "to_make": [{"name": name, "lease": lease} for name, lease in sorted(claimed.items())]}
+            return {"status": "make", "to_make": {"name": claimed[0], "lease": claimed[1]}}
         if time.monotonic() >= deadline or inventory.dry_run:
-            return {"status": "provisioning", "to_make": [], "retry_after": RETRY_AFTER}
+            return {"status": "provisioning", "to_make": None, "retry_after": RETRY_AFTER}
         time.sleep(min(_POLL_SECONDS, max(0.0, deadline - time.monotonic())))
 
 

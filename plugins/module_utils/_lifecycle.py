@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
+from ._candidates import IN_THE_MAKING
 from ._errors import PoolsError
 from ._inventory import Inventory
 from ._names import quarantine_name
+
+MADE = ("active", "full", "maintenance")
 
 
 def renew(inventory: Inventory, instance_ids: Sequence[str], ttl: int) -> None:
@@ -126,15 +129,18 @@ def step_server(
         )
         if found is None:
             raise PoolsError("There is no server {0!r} in the inventory database.".format(name), "playbooks/pools.yml lists those there are.")
-        making = found["status"] in ("provisioning", "initializing")
-        if making and found["leased"] and found["lease_holder"] != lease:
+        making = found["status"] in IN_THE_MAKING
+        # A maker that was slow may still say that the server is there: whoever took over finds it made.
+        if making and status != "active" and found["leased"] and found["lease_holder"] != lease:
             raise PoolsError(
                 "Server {0!r} is being made by another run, whose lease has not run out.".format(name), "Wait for it, or run again later."
             )
+        if status in IN_THE_MAKING and found["status"] in MADE:
+            return False
         # An active server may be full: the count decides which of the two it says.
         same = found["status"] == status or (status == "active" and found["status"] == "full")
         new = {column: value for column, value in values.items() if found[column] != value}
-        if making and status in ("provisioning", "initializing"):
+        if making and status in IN_THE_MAKING:
             inventory.execute(
                 "UPDATE db_servers SET lease_holder = %(lease)s, lease_expires_at = now() + %(seconds)s * interval '1 second'"
                 " WHERE name = %(name)s",
@@ -145,7 +151,7 @@ def step_server(
         assignments = ["{0} = %({0})s".format(column) for column in new]
         if not same:
             assignments.append("status = %(status)s")
-            if status not in ("provisioning", "initializing"):
+            if status not in IN_THE_MAKING:
                 assignments.append("lease_holder = NULL, lease_expires_at = NULL")
         inventory.execute(
             "UPDATE db_servers SET {0} WHERE name = %(name)s".format(", ".join(assignments)), dict(new, status=status, name=name)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import socket
-import uuid
 from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
@@ -97,16 +96,19 @@ def make_server(
     return made
 
 
-def claim_making(inventory: Inventory, server_names: Sequence[str], lease_seconds: int) -> Dict[str, str]:
-    """Take on the making of servers that nobody makes, or whose maker's lease has run out; a lease token by server name."""
-    token = str(uuid.uuid4())
-    claimed = inventory.rows(
-        "UPDATE db_servers SET lease_holder = %(token)s, lease_expires_at = now() + %(lease)s * interval '1 second'"
-        " WHERE name = ANY (%(names)s) AND status IN ('provisioning', 'initializing')"
-        " AND (lease_expires_at IS NULL OR lease_expires_at < now()) RETURNING name",
-        {"token": token, "lease": lease_seconds, "names": list(server_names)},
+def claim_making(inventory: Inventory, server_names: Sequence[str], lease_seconds: int) -> Optional[Tuple[str, str]]:
+    """Take on the making of one server that nobody makes, or whose maker's lease has run out; its name and the lease token.
+
+    One at a time: the lease of a second would run down while the first is made.
+    """
+    claimed = inventory.row(
+        "UPDATE db_servers SET lease_holder = gen_random_uuid(), lease_expires_at = now() + %(lease)s * interval '1 second'"
+        " WHERE id = (SELECT id FROM db_servers WHERE name = ANY (%(names)s) AND status IN ('provisioning', 'initializing')"
+        " AND (lease_expires_at IS NULL OR lease_expires_at < now()) ORDER BY created_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)"
+        " RETURNING name, lease_holder::text AS lease",
+        {"lease": lease_seconds, "names": list(server_names)},
     )
-    return {row["name"]: token for row in claimed}
+    return (claimed["name"], claimed["lease"]) if claimed else None
 
 
 def _budgets(new: NewServer, kind: str, plan: Optional[Mapping[str, Any]]) -> Dict[str, Any]:

@@ -49,7 +49,8 @@ def work(params: Mapping[str, Any], inventory: Inventory, cipher: Cipher) -> Dic
     name = params["name"]
     if params["state"] == "provisioning" and not params["lease"]:
         name, result["changed"] = _wanted(params, inventory, cipher, before)
-        result["lease"] = claim_making(inventory, [name], params["lease_seconds"]).get(name)
+        claimed = claim_making(inventory, [name], params["lease_seconds"])
+        result["lease"] = claimed[1] if claimed else None
     else:
         if name is None:
             raise PoolsError("state {0} needs the server's name.".format(params["state"]))

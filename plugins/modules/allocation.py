@@ -14,7 +14,7 @@ description:
     the database itself is made by M(saasodoo.postgres_pools.tenant_database).
   - Asking again for an instance returns the place it has, with the same names and the same password.
   - Where no server has room, a place is taken on a server in the making, and a new server is begun only when those are spoken for too.
-    The servers that this call is to make are in RV(to_make).
+    A server that this call is to make is in RV(to_make).
 options:
   allocations:
     description:
@@ -124,7 +124,7 @@ EXAMPLES = r"""
 RETURN = r"""
 status:
   description:
-    - V(ready) when every allocation is on a server that can be used, V(make) when this call is to make servers first,
+    - V(ready) when every allocation is on a server that can be used, V(make) when this call is to make a server first,
       V(provisioning) when others are still making them.
   returned: when O(state=reserved)
   type: str
@@ -135,13 +135,12 @@ retry_after:
   type: int
   sample: 10
 to_make:
-  description: The servers that this call is to make, each with the lease that says so.
+  description: The server that this call is to make, with the lease that says so. Null when there is none. Call again after it is made.
   returned: when O(state=reserved)
-  type: list
-  elements: dict
+  type: dict
   sample:
-    - name: postgres-pool-1
-      lease: 6d1f1c52-40a3-4b0e-8d0e-3b7b4d2a9a55
+    name: postgres-pool-1
+    lease: 6d1f1c52-40a3-4b0e-8d0e-3b7b4d2a9a55
 allocations:
   description: The live allocations of the instances, as they are after the call.
   returned: always

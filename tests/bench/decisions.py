@@ -51,7 +51,7 @@ class _Recorder(Inventory):
 
 
 def recorded_decision(registry: fleet.Fleet) -> List[str]:
-    """What ``_placement.place`` sends for a new instance until its place is taken: the look for an older one, and the INSERT."""
+    """What ``_placement.place`` sends for a new instance until its place is taken."""
     _Recorder.sent = []
     with _Recorder(registry.login()) as inventory:
         plan = inventory.plans()["standard"]

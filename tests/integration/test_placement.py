@@ -210,19 +210,53 @@ def test_instances_with_the_same_leading_digits_get_databases_of_their_own(regis
     assert len(set(names)) == 2
 
 
+def claim(inventory, *names):
+    return _making.claim_making(inventory, names, 60)
+
+
 def test_a_dead_makers_server_is_taken_over_once_its_lease_ran_out(registry):
     registry.place()
     with registry.open() as inventory:
-        lease = _making.claim_making(inventory, ["postgres-pool-1"], 60)["postgres-pool-1"]
-        assert _making.claim_making(inventory, ["postgres-pool-1"], 60) == {}
+        _name, lease = claim(inventory, "postgres-pool-1")
+        assert claim(inventory, "postgres-pool-1") is None
         with pytest.raises(PoolsError, match="made by another run"):
             _lifecycle.step_server(inventory, "postgres-pool-1", "initializing", str(uuid.uuid4()), 60, {})
         registry.query("UPDATE db_servers SET lease_expires_at = now() - interval '1 s'")
-        taken_over = _making.claim_making(inventory, ["postgres-pool-1"], 60)["postgres-pool-1"]
+        _name, taken_over = claim(inventory, "postgres-pool-1")
         assert taken_over != lease
-        with pytest.raises(PoolsError, match="made by another run"):
-            _lifecycle.step_server(inventory, "postgres-pool-1", "initializing", lease, 60, {})
+        for step in ("initializing", "error"):
+            with pytest.raises(PoolsError, match="made by another run"):
+                _lifecycle.step_server(inventory, "postgres-pool-1", step, lease, 60, {})
         assert _lifecycle.step_server(inventory, "postgres-pool-1", "initializing", taken_over, 60, {})
+
+
+def test_a_slow_maker_may_still_say_that_its_server_is_there(registry):
+    registry.pool("slow", status="initializing")
+    registry.query("UPDATE db_servers SET lease_expires_at = now() - interval '1 s'")
+    with registry.open() as inventory:
+        _name, taken_over = claim(inventory, "slow")
+        assert _lifecycle.step_server(inventory, "slow", "active", str(uuid.uuid4()), 60, {"postgres_version": "150018"})
+        assert not _lifecycle.step_server(inventory, "slow", "initializing", taken_over, 60, {})
+        assert not _lifecycle.step_server(inventory, "slow", "active", taken_over, 60, {})
+    assert registry.query("SELECT status, lease_holder FROM db_servers") == [("active", None)]
+
+
+def test_many_waiters_claim_each_server_once(registry):
+    for number in range(3):
+        registry.pool("making-{0}".format(number), status="provisioning")
+    names = ["making-{0}".format(number) for number in range(3)]
+    with multiprocessing.get_context("fork").Pool(16) as pool:
+        claimed = [one for one in pool.map(_Claimer(registry, names), range(16)) if one]
+    assert sorted(name for name, _lease in claimed) == names
+
+
+class _Claimer:
+    def __init__(self, registry, names):
+        self.registry, self.names = registry, names
+
+    def __call__(self, unused):
+        with self.registry.open() as inventory:
+            return claim(inventory, *self.names)
 
 
 def test_a_place_on_a_server_that_failed_is_found_anew(registry):

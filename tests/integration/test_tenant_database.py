@@ -471,7 +471,8 @@ def play(
     tmp_path: Path, tasks: Dict[str, Any], variables: Dict[str, Any], *arguments: str
 ) -> subprocess.CompletedProcess[str]:
     plays = [dict({"name": "Test", "hosts": "localhost", "connection": "local", "gather_facts": False}, **tasks)]
-    path, extra = tmp_path / "play.yml", tmp_path / "extra.json"
+    path, extra, configuration = tmp_path / "play.yml", tmp_path / "extra.json", tmp_path / "ansible.cfg"
+    configuration.write_text("[defaults]\n")
     path.write_text(json.dumps(plays))
     extra.touch(0o600)
     extra.write_text(json.dumps(dict(variables, ansible_python_interpreter=sys.executable)))
@@ -487,7 +488,7 @@ def play(
     environment = dict(
         os.environ, ANSIBLE_COLLECTIONS_PATH=str(ROOT / ".build"), ANSIBLE_LOCALHOST_WARNING="0", ANSIBLE_NOCOLOR="1"
     )
-    environment.update(ANSIBLE_CONFIG="/dev/null", ANSIBLE_CALLBACK_RESULT_FORMAT="json")
+    environment.update(ANSIBLE_CONFIG=str(configuration), ANSIBLE_CALLBACK_RESULT_FORMAT="json")
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
