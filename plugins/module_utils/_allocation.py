@@ -12,7 +12,7 @@ from . import _lifecycle, _names, _placement
 from ._candidates import IN_THE_MAKING
 from ._errors import PoolsError
 from ._inventory import Inventory, plain
-from ._making import NewServer, claim_making
+from ._making import NewServer, claim_making, refuse_other_key
 from ._secrets import Cipher
 
 # Short enough that a waiter follows a server made in 3 s closely, long enough that fifty waiters cost nothing.
@@ -94,6 +94,7 @@ def _reserve(
         params["reservation_seconds"],
         NewServer.from_options(params["new_server"]) if params["new_server"] else None,
     )
+    refuse_other_key(inventory, cipher)
     places = [_placement.place(inventory, cipher, request, plans[request.plan_tier], policy) for request in requests]
     result: Dict[str, Any] = {
         "changed": any(place.changed for place in places),

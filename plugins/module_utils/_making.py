@@ -13,7 +13,7 @@ from . import _names
 from ._errors import PoolsError
 from ._inventory import SERVER_COLUMNS, Inventory
 from ._secrets import Cipher, new_password
-from ._sizing import parse_size, tenant_connections
+from ._sizing import memory_needed, parse_size, tenant_connections
 
 # 300 connections in a pool of 4 GiB by 50 tenants; _sizing shows the sum.
 CONNECTIONS_PER_INSTANCE = 6
@@ -111,9 +111,28 @@ def claim_making(inventory: Inventory, server_names: Sequence[str], lease_second
     return (claimed["name"], claimed["lease"]) if claimed else None
 
 
+def refuse_other_key(inventory: Inventory, cipher: Cipher) -> None:
+    """What is written with a key that the servers' passwords were not written with could not be read together with them.
+
+    :raises PoolsError: *cipher* lacks the key of a server that is there; one stands for all.
+    """
+    found = inventory.row("SELECT name, admin_password_encrypted AS token FROM db_servers WHERE admin_password_encrypted IS NOT NULL LIMIT 1")
+    if found:
+        cipher.decrypt(found["token"], "server {0}".format(found["name"]))
+
+
 def _budgets(new: NewServer, kind: str, plan: Optional[Mapping[str, Any]]) -> Dict[str, Any]:
     if kind == "shared" or plan is None:
         fit = tenant_connections(new.memory_limit_bytes)
+        # A pool in which not even one tenant fits would only be made to be refused.
+        needed = plan["connections"] if plan else 1
+        if fit < needed:
+            raise PoolsError(
+                "The memory_limit of {0} MiB for a new pool fits {1} connections of tenants, {2} are needed.".format(
+                    new.memory_limit_bytes >> 20, fit, needed
+                ),
+                "Raise memory_limit to {0} MiB or more.".format(memory_needed(needed) >> 20),
+            )
         return {
             "max_instances": new.max_instances if kind == "shared" else 1,
             "connection_budget": min(fit, new.max_instances * new.connections_per_instance),

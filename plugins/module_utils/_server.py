@@ -12,7 +12,7 @@ from ._allocation import NEW_SERVER_OPTIONS
 from ._candidates import IN_THE_MAKING
 from ._errors import PoolsError
 from ._inventory import Inventory, plain
-from ._making import NewServer, claim_making, make_server
+from ._making import NewServer, claim_making, make_server, refuse_other_key
 from ._secrets import Cipher
 
 RECORDED = ("host", "port", "postgres_version", "swarm_service_id", "swarm_service_name", "health_status")
@@ -72,6 +72,7 @@ def _wanted(params: Mapping[str, Any], inventory: Inventory, cipher: Cipher, bef
         return before[0]["name"], False
     if not params["new_server"]:
         raise PoolsError("There is no server {0!r}, and new_server does not say what it should be like.".format(params["name"]))
+    refuse_other_key(inventory, cipher)
     new = NewServer.from_options(params["new_server"])
     plan = customer_id = instance_id = None
     if params["server_type"] == "dedicated":

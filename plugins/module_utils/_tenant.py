@@ -55,7 +55,7 @@ class Wanted:
     temp_file_limit: Optional[int] = None
     bus: bool = False
     lc_collate: str = "C"
-    lc_ctype: str = "C"
+    lc_ctype: str = "C.UTF-8"
     encoding: str = "UTF8"
     quarantine_name: Optional[str] = None
 

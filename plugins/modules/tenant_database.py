@@ -92,9 +92,9 @@ options:
         description:
           - Character classes of a new database. An existing one with others is an error.
           - With V(C) only ASCII letters have upper and lower case, so that C(ILIKE) and trigrams tell C(É) from
-            C(é); V(C.UTF-8) knows all letters.
+            C(é), and words without ASCII letters have no trigrams; V(C.UTF-8) knows all letters.
         type: str
-        default: C
+        default: C.UTF-8
       encoding:
         description: Encoding of a new database. An existing one with another is an error.
         type: str
@@ -320,7 +320,7 @@ def argument_spec() -> dict:
                 "temp_file_limit": {"type": "str"},
                 "bus": {"type": "bool", "default": False},
                 "lc_collate": {"type": "str", "default": "C"},
-                "lc_ctype": {"type": "str", "default": "C"},
+                "lc_ctype": {"type": "str", "default": "C.UTF-8"},
                 "encoding": {"type": "str", "default": "UTF8"},
                 "quarantine_name": {"type": "str"},
                 "login_host": {"type": "str"},

@@ -26,6 +26,7 @@ PLAYBOOK = Path(sys.executable).with_name("ansible-playbook")
 class Environment:
     def __init__(self, state: Path) -> None:
         self.state = state
+        self.last_output = ""
         self.variables = state / "bench-variables.json"
         # Nothing of the caller's must lead to another inventory database or another configuration.
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "ANSIBLE_", "POSTGRES_POOLS_"))}
@@ -35,6 +36,10 @@ class Environment:
 
     def script(self, *command: str) -> None:
         self._run([str(checkout.ROOT / "scripts" / command[0]), *command[1:]])
+
+    def play_changes_nothing(self, playbook: Path, variables: Dict[str, Any]) -> bool:
+        self.play(playbook, variables)
+        return " changed=0 " in self.last_output
 
     def play(self, playbook: Path, variables: Dict[str, Any]) -> float:
         """Run a playbook; the seconds it took. Variables go by a file that only its owner reads: a password may be among them."""
@@ -54,8 +59,9 @@ class Environment:
             stderr=subprocess.STDOUT,
             check=False,
         )
+        self.last_output = done.stdout.decode(errors="replace")
         if done.returncode:
-            raise SystemExit("bench: {0} failed:\n{1}".format(" ".join(command), done.stdout.decode(errors="replace")))
+            raise SystemExit("bench: {0} failed:\n{1}".format(" ".join(command), self.last_output))
 
     def _inventory(self) -> Tuple[Inventory, Cipher]:
         facts = json.loads((self.state / "embedded.json").read_text())

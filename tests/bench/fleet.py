@@ -62,7 +62,7 @@ class Fleet:
         connection.close()
         self._admin(DATABASE).run(_PLAIN)
 
-    def _admin(self, dbname: str = "postgres") -> "_Session":
+    def _admin(self, dbname: str = "postgres") -> _Session:
         return _Session(self.server.connect(dbname))
 
     def fill(self, servers: int, places: int = PLACES) -> None:

@@ -133,7 +133,7 @@ def test_locales_are_plain_words(locale: str) -> None:
         with pytest.raises(PoolsError, match="lc_ctype"):
             wanted(lc_ctype=locale)
     else:
-        assert wanted(lc_ctype=locale).lc_ctype == "C"
+        assert wanted(lc_ctype=locale).lc_ctype == "C.UTF-8"
 
 
 def test_unknown_profiles_are_refused() -> None:

@@ -27,7 +27,7 @@ OWNER = Role(
     {},
 )
 DATABASE = Database(
-    "first", "first_user", "UTF8", "C", "C", "libc", True, -1, False, False,
+    "first", "first_user", "UTF8", "C", "C.UTF-8", "libc", True, -1, False, False,
     frozenset(["CONNECT", "CREATE", "TEMPORARY"]), frozenset(["plpgsql", "pg_trgm", "unaccent"]), (),
 )  # fmt: skip
 NOTHING = Found({}, {})
