@@ -57,6 +57,23 @@ requirements:
   - psycopg2 >= 2.8
 """
 
+    # For plugins of the controller, beside the above. Modules read these variables themselves, where they run.
+    ENVIRONMENT = r"""
+options:
+  login_host:
+    env:
+      - name: PGHOST
+  login_port:
+    env:
+      - name: PGPORT
+  login_user:
+    env:
+      - name: PGUSER
+  login_db:
+    env:
+      - name: PGDATABASE
+"""
+
     KEYS = r"""
 options:
   secret_keys:

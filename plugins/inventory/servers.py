@@ -11,7 +11,8 @@ version_added: 0.1.0
 description:
   - Each server is a host in the groups C(postgres_pools), C(postgres_pools_TYPE) and C(postgres_pools_STATUS), so a play works on many
     servers side by side with Ansible's forks.
-  - The file is called C(*.postgres_pools.yml) or C(*.postgres_pools.yaml). Its options may be templates.
+  - The file is called C(*.postgres_pools.yml) or C(*.postgres_pools.yaml).
+  - Its options may be templates, with C(inventory_dir), the file's directory, and extra variables. Those of O(client) are resolved for each host.
   - A host carries its row as C(postgres_pools_server); passwords are not in it. SQL runs on a client host, so the connection is O(client).
 options:
   plugin:
@@ -36,6 +37,7 @@ options:
     default: ""
 extends_documentation_fragment:
   - saasodoo.postgres_pools.inventory_db
+  - saasodoo.postgres_pools.inventory_db.environment
   - saasodoo.postgres_pools.inventory_db.keys
 author:
   - The saasodoo.postgres_pools authors (@saasodoo)
@@ -64,8 +66,9 @@ class InventoryModule(BaseInventoryPlugin):
 
     def parse(self, inventory, loader, path, cache=True):
         super().parse(inventory, loader, path, cache)
+        self.templar.available_variables = dict(self._vars, inventory_dir=os.path.dirname(os.path.abspath(path)))
         self._read_config_data(path)
-        options = {name: self._template(value) for name, value in self.get_options().items() if name != "client"}
+        options = self.get_options()
         try:
             self._read_password(options, path)
             with reading(options, "inventory plugin servers") as database:
@@ -74,12 +77,16 @@ class InventoryModule(BaseInventoryPlugin):
             if options["unreachable"] == "skip":
                 self.display.vv("{0}; no servers are in the inventory".format(error))
                 return
-            raise AnsibleParserError(str(error)) from error
+            raise AnsibleParserError(str(error)) from None
         for server in servers:
             self._add(plain(server))
 
-    def _template(self, value):
-        return self.templar.template(value) if isinstance(value, str) else value
+    def set_options(self, task_keys=None, var_options=None, direct=None):
+        # Before Ansible checks the types: "{{ ... }}" is no number, what comes of it may be one.
+        given = {
+            name: value if name == "client" else self.templar.template(value) for name, value in (direct or {}).items()
+        }
+        super().set_options(task_keys=task_keys, var_options=var_options, direct=given)
 
     def _read_password(self, options, path):
         if not options["login_password_file"]:
@@ -89,10 +96,16 @@ class InventoryModule(BaseInventoryPlugin):
             with open(name, encoding="utf-8") as stream:
                 options["login_password"] = stream.read().strip()
         except OSError as error:
-            raise AnsibleError("inventory plugin servers: the password file cannot be read: {0}".format(error)) from error
+            raise AnsibleError(
+                "inventory plugin servers: the password file cannot be read: {0}".format(error)
+            ) from error
 
     def _add(self, server):
-        for group in ("postgres_pools", "postgres_pools_" + server["server_type"], "postgres_pools_" + server["status"]):
+        for group in (
+            "postgres_pools",
+            "postgres_pools_" + server["server_type"],
+            "postgres_pools_" + server["status"],
+        ):
             self.inventory.add_group(group)
             self.inventory.add_host(server["name"], group=group)
         for name, value in self.get_option("client").items():

@@ -18,6 +18,7 @@ options:
     required: true
 extends_documentation_fragment:
   - saasodoo.postgres_pools.inventory_db
+  - saasodoo.postgres_pools.inventory_db.environment
   - saasodoo.postgres_pools.inventory_db.keys
 author:
   - The saasodoo.postgres_pools authors (@saasodoo)
@@ -56,8 +57,15 @@ class LookupModule(LookupBase):
         with reading(self.get_options(), "lookup connection") as inventory:
             ids = [parse_uuid(term, "the instance") for term in terms]
             cipher = Cipher(keys_from(self.get_options()))
-            found = {row["instance_id"]: row for row in inventory.allocations(ids) if row["status"] in ("active", "migrating")}
+            found = {
+                row["instance_id"]: row
+                for row in inventory.allocations(ids)
+                if row["status"] in ("active", "migrating")
+            }
             for instance_id in ids:
                 if instance_id not in found:
-                    raise PoolsError("Instance {0} has no active allocation.".format(instance_id), "Run playbooks/allocate.yml for it first.")
+                    raise PoolsError(
+                        "Instance {0} has no active allocation.".format(instance_id),
+                        "Run playbooks/allocate.yml for it first.",
+                    )
             return [tenant_connection(found[instance_id], cipher) for instance_id in ids]

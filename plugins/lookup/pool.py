@@ -28,6 +28,7 @@ options:
     default: 50
 extends_documentation_fragment:
   - saasodoo.postgres_pools.inventory_db
+  - saasodoo.postgres_pools.inventory_db.environment
   - saasodoo.postgres_pools.inventory_db.keys
 author:
   - The saasodoo.postgres_pools authors (@saasodoo)
@@ -42,7 +43,7 @@ EXAMPLES = r"""
 RETURN = r"""
 _list:
   description:
-    - For each plan tier C(plan_tier), C(placement) (V(shared) or V(dedicated)), C(server) (null when none has room: one would be made) and
+    - For each plan tier C(plan_tier), C(placement) (V(shared) or V(dedicated)), C(server) (null when none has room, and one would be made) and
       C(considered), a list of C(server) and C(reason) (null for one that could take the tenant).
   type: list
   elements: dict
@@ -50,7 +51,11 @@ _list:
 
 from ansible.plugins.lookup import LookupBase
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._errors import PoolsError
-from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._placement import Request, considered, placement_of
+from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._placement import (
+    Request,
+    considered,
+    placement_of,
+)
 from ansible_collections.saasodoo.postgres_pools.plugins.plugin_utils._reading import reading
 
 # No instance has this id, so no dedicated server is its own.
@@ -64,7 +69,9 @@ class LookupModule(LookupBase):
             plans = inventory.plans()
             unknown = [repr(term)[:60] for term in terms if term not in plans]
             if unknown:
-                raise PoolsError("plan_tier {0} is unknown; db_plans has {1}.".format(", ".join(unknown), ", ".join(sorted(plans))))
+                raise PoolsError(
+                    "plan_tier {0} is unknown; db_plans has {1}.".format(", ".join(unknown), ", ".join(sorted(plans)))
+                )
             return [self._answer(inventory, term, plans[term]) for term in terms]
 
     def _answer(self, inventory, tier, plan):

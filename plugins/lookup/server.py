@@ -18,6 +18,7 @@ options:
     required: true
 extends_documentation_fragment:
   - saasodoo.postgres_pools.inventory_db
+  - saasodoo.postgres_pools.inventory_db.environment
   - saasodoo.postgres_pools.inventory_db.keys
 author:
   - The saasodoo.postgres_pools authors (@saasodoo)

@@ -101,7 +101,9 @@ def _reserve(
         "warnings": [place.warning for place in places if place.warning],
     }
     result.update(_wait(params, inventory, [request.instance_id for request in requests]))
-    servers = {row["instance_id"]: row["server"] for row in inventory.allocations([place.instance_id for place in places])}
+    servers = {
+        row["instance_id"]: row["server"] for row in inventory.allocations([place.instance_id for place in places])
+    }
     result["placements"] = [
         {
             "instance_id": place.instance_id,
@@ -130,7 +132,10 @@ def _wait(params: Mapping[str, Any], inventory: Inventory, ids: Sequence[str]) -
             elif row["status"] == "reserved" and row["server_status"] not in _lifecycle.MADE:
                 raise PoolsError(
                     "Server {0}, on which instance {1} had its place reserved, is {2}: {3}.".format(
-                        row["server"], row["instance_id"], row["server_status"], row["server_reason"] or "no reason was kept"
+                        row["server"],
+                        row["instance_id"],
+                        row["server_status"],
+                        row["server_reason"] or "no reason was kept",
                     ),
                     "Mend the cause and run again: another server is then made.",
                 )
@@ -155,9 +160,10 @@ def _step(params: Mapping[str, Any], inventory: Inventory, ids: List[str]) -> Di
         return {"changed": changed, "tenant_databases": tenant_databases(rows, inventory.plans())}
     changed = state == "released" and bool(_lifecycle.finish_release(inventory, ids, params["keep_days"]))
     due = _lifecycle.due_for_drop(inventory, ids)
-    result = {"changed": changed, "dropped": [row["allocation_id"] for row in due], "tenant_databases": []}
+    ended = [row["allocation_id"] for row in due]
+    result: Dict[str, Any] = {"changed": changed, "dropped": ended, "tenant_databases": []}
     if state == "dropped":
-        result["changed"] = _lifecycle.dropped(inventory, result["dropped"]) > 0
+        result["changed"] = _lifecycle.dropped(inventory, ended) > 0
     else:
         result["tenant_databases"] = [
             _login(row, name=row["database"], owner=row["user"], quarantine_name=row["quarantine_name"]) for row in due
@@ -197,7 +203,10 @@ def tenant_databases(rows: Sequence[Mapping[str, Any]], plans: Mapping[str, Mapp
 
 def public(row: Mapping[str, Any]) -> Dict[str, Any]:
     """A row without its secrets and without what belongs to the server."""
-    return plain(row, ("password_encrypted", "next_password_encrypted", "admin_password_encrypted", "admin_user", "server_reason"))
+    return plain(
+        row,
+        ("password_encrypted", "next_password_encrypted", "admin_password_encrypted", "admin_user", "server_reason"),
+    )
 
 
 def _shown(rows: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:

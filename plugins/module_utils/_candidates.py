@@ -52,14 +52,15 @@ _WELL = (
 _KIND = {
     "shared": (Rule("s.server_type = 'shared'", "format('it is a %%s server', s.server_type)"),),
     "dedicated": (
-        Rule("s.server_type = 'dedicated'", "format('it is a %%s server, the tenant needs one of its own', s.server_type)"),
+        Rule(
+            "s.server_type = 'dedicated'",
+            "format('it is a %%s server, the tenant needs one of its own', s.server_type)",
+        ),
         Rule("s.dedicated_instance_id = %(instance_id)s", "'it belongs to another instance'"),
     ),
 }
 # One look instead of two: with it in the statement that chooses, nobody needs to ask first.
-_HAS_A_PLACE = (
-    "EXISTS (SELECT FROM db_allocations a WHERE a.instance_id = %(instance_id)s AND a.status IN ('reserved', 'active', 'migrating', 'releasing'))"
-)
+_HAS_A_PLACE = "EXISTS (SELECT FROM db_allocations a WHERE a.instance_id = %(instance_id)s AND a.status IN ('reserved', 'active', 'migrating', 'releasing'))"
 ORDERS = {
     "priority": "s.priority, s.load, s.id",
     "spread": "s.load, s.id",
@@ -91,7 +92,9 @@ def choice(placement: str, strategy: str = "priority", making: bool = False, wai
 def explanation(placement: str, strategy: str = "priority") -> str:
     """A SELECT of ``server`` and ``reason`` (null for a candidate), candidates first and in the order of choice."""
     # Two parts, so that the second, which has no index to follow, is read only when the candidates are fewer than the limit.
-    reason = "CASE {0} END".format(" ".join("WHEN NOT ({0.holds}) THEN {0.otherwise}".format(rule) for rule in rules(placement)))
+    reason = "CASE {0} END".format(
+        " ".join("WHEN NOT ({0.holds}) THEN {0.otherwise}".format(rule) for rule in rules(placement))
+    )
     return (
         "(SELECT s.name AS server, NULL::text AS reason FROM db_servers s WHERE {0} ORDER BY {1} LIMIT %(limit)s) UNION ALL "
         "(SELECT s.name, {2} FROM db_servers s WHERE ({0}) IS NOT TRUE AND s.status <> 'deprovisioned' AND s.server_type <> 'platform' "

@@ -50,14 +50,16 @@ def actor() -> str:
 
 def libpq_arguments(params: Mapping[str, Any]) -> Dict[str, Any]:
     """Translate ``login_*`` options to libpq keywords; an option that is not given leaves the PG* variables in force."""
-    arguments = {keyword: params[option] for option, keyword in _LIBPQ_KEYWORDS.items() if params.get(option) not in (None, "")}
+    arguments = {
+        keyword: params[option] for option, keyword in _LIBPQ_KEYWORDS.items() if params.get(option) not in (None, "")
+    }
     if not params.get("login_host") and params.get("login_unix_socket"):
         arguments["host"] = params["login_unix_socket"]
     arguments.update(params.get("connect_params") or {})
     return arguments
 
 
-def connect(params: Mapping[str, Any], dbname: Optional[str] = None) -> "psycopg2.extensions.connection":
+def connect(params: Mapping[str, Any], dbname: Optional[str] = None) -> psycopg2.extensions.connection:
     """Open a connection from ``login_*`` options.
 
     :raises PoolsError: the server cannot be reached or refuses the login; the message names host, port, database and user.
@@ -74,7 +76,7 @@ def connect(params: Mapping[str, Any], dbname: Optional[str] = None) -> "psycopg
             "Cannot connect to database {0!r} on {1} port {2} as {3!r}: {4}.".format(
                 arguments.get("dbname", os.environ.get("PGDATABASE", "")),
                 arguments.get("host", os.environ.get("PGHOST", "the local socket")),
-                arguments.get("port", os.environ.get("PGPORT", 5432)),
+                arguments.get("port", os.environ.get("PGPORT", "5432")),
                 arguments.get("user", os.environ.get("PGUSER", "")),
                 " ".join(str(error).split()).rstrip("."),
             ),

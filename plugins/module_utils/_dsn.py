@@ -27,6 +27,11 @@ def tenant_connection(row: Mapping[str, Any], cipher: Cipher, sslmode: str = "pr
         "password": password,
         "sslmode": sslmode,
         "dsn": "postgresql://{0}:{1}@{2}:{3}/{4}?sslmode={5}".format(
-            quote(row["user"], safe=""), quote(password, safe=""), row["host"], row["port"], quote(row["database"], safe=""), sslmode
+            quote(row["user"], safe=""),
+            quote(password, safe=""),
+            row["host"],
+            row["port"],
+            quote(row["database"], safe=""),
+            sslmode,
         ),
     }

@@ -67,7 +67,7 @@ class Inventory:
             self.close()
             raise
 
-    def __enter__(self) -> "Inventory":
+    def __enter__(self) -> Inventory:
         return self
 
     def __exit__(self, *unused: object) -> None:
@@ -85,10 +85,14 @@ class Inventory:
             raise PoolsError("The {0} has no schema.".format(self._where), remedy) from error
         except psycopg2.errors.InsufficientPrivilege as error:
             raise PoolsError(
-                "The user {0!r} may not read the inventory in the {1}.".format(self._connection.info.user, self._where), remedy
+                "The user {0!r} may not read the inventory in the {1}.".format(self._connection.info.user, self._where),
+                remedy,
             ) from error
         if found != SCHEMA_VERSION:
-            raise PoolsError("The {0} has schema version {1}, this code needs {2}.".format(self._where, found, SCHEMA_VERSION), remedy)
+            raise PoolsError(
+                "The {0} has schema version {1}, this code needs {2}.".format(self._where, found, SCHEMA_VERSION),
+                remedy,
+            )
 
     def rows(self, statement: str, arguments: Optional[Mapping[str, Any]] = None) -> List[Dict[str, Any]]:
         with self._connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
@@ -108,7 +112,9 @@ class Inventory:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing; inside a dry run a savepoint, so that a refused step does not spoil what follows."""
-        begin, commit, undo = ("SAVEPOINT step", "RELEASE step", "ROLLBACK TO step") if self.dry_run else ("BEGIN", "COMMIT", "ROLLBACK")
+        begin, commit, undo = (
+            ("SAVEPOINT step", "RELEASE step", "ROLLBACK TO step") if self.dry_run else ("BEGIN", "COMMIT", "ROLLBACK")
+        )
         self.execute(begin)
         try:
             yield
@@ -146,7 +152,8 @@ class Inventory:
     def allocations(self, instance_ids: Sequence[str], live: bool = True) -> List[Dict[str, Any]]:
         """Allocations of instances with their encrypted passwords; with *live* false, each instance's whole history, newest first."""
         return self.rows(
-            "SELECT {0}, a.password_encrypted, a.next_password_encrypted, s.admin_user, s.admin_password_encrypted, s.server_type, s.status_reason AS server_reason"
+            "SELECT {0}, a.password_encrypted, a.next_password_encrypted, s.admin_user, s.admin_password_encrypted,"
+            " s.server_type, s.status_reason AS server_reason"
             " FROM db_allocations a JOIN db_servers s ON s.id = a.server_id WHERE a.instance_id = ANY (%(ids)s::uuid[])"
             " AND (NOT %(live)s OR a.status IN ('reserved', 'active', 'migrating', 'releasing'))"
             " ORDER BY a.reserved_at DESC".format(ALLOCATION_COLUMNS),

@@ -40,7 +40,8 @@ def activate(inventory: Inventory, instance_ids: Sequence[str]) -> List[str]:
         for instance_id in instance_ids:
             if instance_id not in found:
                 raise PoolsError(
-                    "The reservation of instance {0} ran out before its database was ready.".format(instance_id), "Run the allocation again."
+                    "The reservation of instance {0} ran out before its database was ready.".format(instance_id),
+                    "Run the allocation again.",
                 )
             if found[instance_id]["status"] == "reserved":
                 raise PoolsError(
@@ -93,17 +94,15 @@ def finish_release(inventory: Inventory, instance_ids: Sequence[str], keep_days:
 
 def due_for_drop(inventory: Inventory, instance_ids: Optional[Sequence[str]] = None) -> List[Dict[str, Any]]:
     """Released databases whose time has passed, of *instance_ids* or of all."""
-    return [
-        row
-        for row in inventory.rows(
-            "SELECT a.id::text AS allocation_id, a.instance_id::text, a.database_name AS database, a.role_name AS \"user\", a.quarantine_name,"
-            " s.name AS server, s.host, s.port, s.admin_user, s.admin_password_encrypted FROM db_allocations a"
-            " JOIN db_servers s ON s.id = a.server_id WHERE a.status = 'released' AND a.dropped_at IS NULL AND a.drop_after <= now()"
-            " AND s.status IN ('active', 'full', 'maintenance')"
-            " AND (%(ids)s::uuid[] IS NULL OR a.instance_id = ANY (%(ids)s::uuid[])) ORDER BY a.drop_after",
-            {"ids": list(instance_ids) if instance_ids is not None else None},
-        )
-    ]
+    return inventory.rows(
+        'SELECT a.id::text AS allocation_id, a.instance_id::text, a.database_name AS database, a.role_name AS "user",'
+        " a.quarantine_name, s.name AS server, s.host, s.port, s.admin_user, s.admin_password_encrypted"
+        " FROM db_allocations a JOIN db_servers s ON s.id = a.server_id"
+        " WHERE a.status = 'released' AND a.dropped_at IS NULL AND a.drop_after <= now()"
+        " AND s.status IN ('active', 'full', 'maintenance')"
+        " AND (%(ids)s::uuid[] IS NULL OR a.instance_id = ANY (%(ids)s::uuid[])) ORDER BY a.drop_after",
+        {"ids": list(instance_ids) if instance_ids is not None else None},
+    )
 
 
 def dropped(inventory: Inventory, allocation_ids: Sequence[str]) -> int:
@@ -128,12 +127,16 @@ def step_server(
             {"name": name},
         )
         if found is None:
-            raise PoolsError("There is no server {0!r} in the inventory database.".format(name), "playbooks/pools.yml lists those there are.")
+            raise PoolsError(
+                "There is no server {0!r} in the inventory database.".format(name),
+                "playbooks/pools.yml lists those there are.",
+            )
         making = found["status"] in IN_THE_MAKING
         # A maker that was slow may still say that the server is there: whoever took over finds it made.
         if making and status != "active" and found["leased"] and found["lease_holder"] != lease:
             raise PoolsError(
-                "Server {0!r} is being made by another run, whose lease has not run out.".format(name), "Wait for it, or run again later."
+                "Server {0!r} is being made by another run, whose lease has not run out.".format(name),
+                "Wait for it, or run again later.",
             )
         if status in IN_THE_MAKING and found["status"] in MADE:
             return False
@@ -154,6 +157,7 @@ def step_server(
             if status not in IN_THE_MAKING:
                 assignments.append("lease_holder = NULL, lease_expires_at = NULL")
         inventory.execute(
-            "UPDATE db_servers SET {0} WHERE name = %(name)s".format(", ".join(assignments)), dict(new, status=status, name=name)
+            "UPDATE db_servers SET {0} WHERE name = %(name)s".format(", ".join(assignments)),
+            dict(new, status=status, name=name),
         )
         return True

@@ -9,6 +9,7 @@ import errno
 import glob
 import os
 import socket
+from typing import Set
 
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._errors import PoolsError
 
@@ -37,7 +38,7 @@ def refuse_taken(listen_addresses: str, port: int) -> None:
 
 def listener(port: int) -> str:
     """The program that listens on a port, as far as this user may see."""
-    sockets = set()
+    sockets: Set[str] = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
             with open(table, encoding="ascii") as stream:

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 from . import _names
 from ._errors import PoolsError
 from ._inventory import SERVER_COLUMNS, Inventory
+from ._listeners import refuse_taken
 from ._secrets import Cipher, new_password
 from ._sizing import memory_needed, parse_size, tenant_connections
 
@@ -40,7 +40,7 @@ class NewServer:
     admin_user: str = "postgres"
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> "NewServer":
+    def from_options(cls, options: Mapping[str, Any]) -> NewServer:
         """:raises PoolsError: a size that cannot be read, or a pool for nobody."""
         given = {key: value for key, value in options.items() if value is not None}
         for option in ("memory_limit", "storage_limit"):
@@ -88,11 +88,15 @@ def make_server(
     columns = ", ".join(values)
     bound = ", ".join("%({0})s".format(column) for column in values)
     made = inventory.row(
-        "INSERT INTO db_servers AS s ({0}) VALUES ({1}) ON CONFLICT (name) DO NOTHING RETURNING {2}".format(columns, bound, SERVER_COLUMNS),
+        "INSERT INTO db_servers AS s ({0}) VALUES ({1}) ON CONFLICT (name) DO NOTHING RETURNING {2}".format(
+            columns, bound, SERVER_COLUMNS
+        ),
         values,
     )
     if made is None:
-        raise PoolsError("There is a server {0!r} already.".format(values["name"]), "Give another name, or ask for that one.")
+        raise PoolsError(
+            "There is a server {0!r} already.".format(values["name"]), "Give another name, or ask for that one."
+        )
     return made
 
 
@@ -116,7 +120,9 @@ def refuse_other_key(inventory: Inventory, cipher: Cipher) -> None:
 
     :raises PoolsError: *cipher* lacks the key of a server that is there; one stands for all.
     """
-    found = inventory.row("SELECT name, admin_password_encrypted AS token FROM db_servers WHERE admin_password_encrypted IS NOT NULL LIMIT 1")
+    found = inventory.row(
+        "SELECT name, admin_password_encrypted AS token FROM db_servers WHERE admin_password_encrypted IS NOT NULL LIMIT 1"
+    )
     if found:
         cipher.decrypt(found["token"], "server {0}".format(found["name"]))
 
@@ -189,10 +195,12 @@ def _address(inventory: Inventory, new: NewServer, name: str) -> Tuple[str, int]
         return name, 5432
     used = {
         row["port"]
-        for row in inventory.rows("SELECT port FROM db_servers WHERE host = %(host)s AND status <> 'deprovisioned'", {"host": new.host})
+        for row in inventory.rows(
+            "SELECT port FROM db_servers WHERE host = %(host)s AND status <> 'deprovisioned'", {"host": new.host}
+        )
     }
     for port in range(new.first_port, new.last_port + 1):
-        if port not in used and _can_bind(new.host, port):
+        if port not in used and _is_free(new.host, port):
             return new.host, port
     raise PoolsError(
         "No port from {0} to {1} is free on {2}.".format(new.first_port, new.last_port, new.host),
@@ -200,15 +208,10 @@ def _address(inventory: Inventory, new: NewServer, name: str) -> Tuple[str, int]
     )
 
 
-def _can_bind(host: str, port: int) -> bool:
-    """Whether the port is free of other programs, as far as this host can see: it may not be the servers' own."""
+def _is_free(host: str, port: int) -> bool:
+    """Whether no other program has the port: the inventory database knows only our own."""
     try:
-        family, unused, unused, unused, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except socket.gaierror:
-        return True
-    except OSError as error:
-        return error.errno != 98
+        refuse_taken(host, port)
+    except PoolsError:
+        return False
     return True

@@ -49,7 +49,9 @@ def database_names(customer_id: str, instance_id: str, prefix: str = "odoo", att
     :raises PoolsError: *prefix* is not a lower-case SQL identifier.
     """
     if not _PREFIX.match(prefix):
-        raise PoolsError("The name prefix {0!r} is not a lower-case identifier.".format(prefix[:60]), "Use letters, digits and _.")
+        raise PoolsError(
+            "The name prefix {0!r} is not a lower-case identifier.".format(prefix[:60]), "Use letters, digits and _."
+        )
     customer = uuid.UUID(customer_id).hex[:16]
     instance = uuid.UUID(instance_id).hex
     tail = instance[:8] if attempt == 0 else instance

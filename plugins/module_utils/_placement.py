@@ -69,7 +69,9 @@ def requests_from(entries: Sequence[Mapping[str, Any]], plans: Mapping[str, Mapp
             customer_id = _names.parse_uuid(entry.get("customer_id"), "customer_id")
             tier = entry.get("plan_tier")
             if tier not in plans:
-                raise PoolsError("plan_tier {0} is unknown; db_plans has {1}.".format(repr(tier)[:60], ", ".join(sorted(plans))))
+                raise PoolsError(
+                    "plan_tier {0} is unknown; db_plans has {1}.".format(repr(tier)[:60], ", ".join(sorted(plans)))
+                )
             if instance_id in seen:
                 raise PoolsError("instance_id {0} stands in entry {1} already.".format(instance_id, seen[instance_id]))
             seen[instance_id] = number
@@ -104,13 +106,16 @@ def place(inventory: Inventory, cipher: Cipher, request: Request, plan: Mapping[
         if _reserve_or_make(inventory, cipher, request, plan, policy, arguments):
             return Place(request.instance_id, True, considered(inventory, request, plan, policy.strategy))
         # Lost to another caller with the same instance, or to another instance with the same name: look again.
-    raise PoolsError("No place was settled for instance {0} in three tries.".format(request.instance_id), "Run it again.")
+    raise PoolsError(
+        "No place was settled for instance {0} in three tries.".format(request.instance_id), "Run it again."
+    )
 
 
 def _found(request: Request, existing: Mapping[str, Any]) -> Place:
     if existing["customer_id"] != request.customer_id:
         raise PoolsError(
-            "Instance {0} belongs to another customer.".format(request.instance_id), "Check instance_id and customer_id; nothing was changed."
+            "Instance {0} belongs to another customer.".format(request.instance_id),
+            "Check instance_id and customer_id; nothing was changed.",
         )
     if existing["status"] == "releasing":
         raise PoolsError(
@@ -123,7 +128,9 @@ def _found(request: Request, existing: Mapping[str, Any]) -> Place:
             request.instance_id, existing["plan_tier"], request.plan_tier
         )
     elif request.require_dedicated and existing["server_type"] != "dedicated":
-        warning = "Instance {0} keeps its place on {1}, which is not dedicated.".format(request.instance_id, existing["server"])
+        warning = "Instance {0} keeps its place on {1}, which is not dedicated.".format(
+            request.instance_id, existing["server"]
+        )
     return Place(request.instance_id, False, [], warning)
 
 
@@ -133,7 +140,9 @@ def _expire(inventory: Inventory, allocation_id: str) -> None:
     )
 
 
-def _arguments(cipher: Cipher, request: Request, plan: Mapping[str, Any], policy: Policy, attempt: int) -> Dict[str, Any]:
+def _arguments(
+    cipher: Cipher, request: Request, plan: Mapping[str, Any], policy: Policy, attempt: int
+) -> Dict[str, Any]:
     database, role = _names.database_names(request.customer_id, request.instance_id, policy.name_prefix, attempt)
     return {
         "instance_id": request.instance_id,
@@ -150,15 +159,24 @@ def _arguments(cipher: Cipher, request: Request, plan: Mapping[str, Any], policy
 
 
 def _reserve_or_make(
-    inventory: Inventory, cipher: Cipher, request: Request, plan: Mapping[str, Any], policy: Policy, arguments: Mapping[str, Any]
+    inventory: Inventory,
+    cipher: Cipher,
+    request: Request,
+    plan: Mapping[str, Any],
+    policy: Policy,
+    arguments: Mapping[str, Any],
 ) -> bool:
     """The slow path, one caller at a time: whoever comes here must not conclude from a row that another merely held."""
     kind = placement_of(request, plan)
     with inventory.transaction():
         inventory.lock_placement()
-        inventory.execute("UPDATE db_allocations SET status = 'expired' WHERE status = 'reserved' AND expires_at < now()")
+        inventory.execute(
+            "UPDATE db_allocations SET status = 'expired' WHERE status = 'reserved' AND expires_at < now()"
+        )
         for making in (False, True):
-            if inventory.row(_INSERT.format(choice=_candidates.choice(kind, policy.strategy, making, wait_for_locks=True)), arguments):
+            if inventory.row(
+                _INSERT.format(choice=_candidates.choice(kind, policy.strategy, making, wait_for_locks=True)), arguments
+            ):
                 return True
         if _lost_to_another(inventory, arguments):
             return False
@@ -167,8 +185,14 @@ def _reserve_or_make(
                 _no_room(kind, considered(inventory, request, plan, policy.strategy)),
                 "Run playbooks/provision_{0}.yml.".format("pool" if kind == "shared" else "dedicated"),
             )
-        server_id = make_server(inventory, cipher, policy.new_server, kind, plan, request.customer_id, request.instance_id)["id"]
-        return bool(inventory.row(_INSERT.format(choice="SELECT %(server_id)s::uuid AS id"), dict(arguments, server_id=server_id)))
+        server_id = make_server(
+            inventory, cipher, policy.new_server, kind, plan, request.customer_id, request.instance_id
+        )["id"]
+        return bool(
+            inventory.row(
+                _INSERT.format(choice="SELECT %(server_id)s::uuid AS id"), dict(arguments, server_id=server_id)
+            )
+        )
 
 
 def _lost_to_another(inventory: Inventory, arguments: Mapping[str, Any]) -> bool:
@@ -188,7 +212,12 @@ def considered(
     """For up to *limit* servers, candidates first in the order of choice: ``server`` and ``reason`` (None for a candidate)."""
     return inventory.rows(
         _candidates.explanation(placement_of(request, plan), strategy),
-        {"connections": plan["connections"], "storage_bytes": plan["storage_bytes"], "instance_id": request.instance_id, "limit": limit},
+        {
+            "connections": plan["connections"],
+            "storage_bytes": plan["storage_bytes"],
+            "instance_id": request.instance_id,
+            "limit": limit,
+        },
     )
 
 
@@ -198,4 +227,3 @@ def _no_room(kind: str, servers: Sequence[Mapping[str, Any]]) -> str:
     reasons = "; ".join("{server}: {reason}".format(**server) for server in servers[:10])
     more = "" if len(servers) <= 10 else "; and {0} more".format(len(servers) - 10)
     return "No {0} server has room, and none may be made ({1}{2}).".format(kind, reasons, more)
-

@@ -20,7 +20,8 @@ try:
 except ImportError:
     pass  # reported from _connection, with the reason
 
-Work = Callable[[Mapping[str, Any], Inventory, Optional[Cipher]], Dict[str, Any]]
+# The cipher is None for a module that does not need the keys.
+Work = Callable[[Mapping[str, Any], Inventory, Any], Dict[str, Any]]
 
 
 def connection_spec() -> Dict[str, Any]:
@@ -32,7 +33,9 @@ def connection_spec() -> Dict[str, Any]:
         login_password=dict(type="str", default="", no_log=True),
         login_db=dict(type="str", default=os.environ.get("PGDATABASE") or "postgres_pools"),
         login_unix_socket=dict(type="str", default=""),
-        ssl_mode=dict(type="str", default="prefer", choices=["allow", "disable", "prefer", "require", "verify-ca", "verify-full"]),
+        ssl_mode=dict(
+            type="str", default="prefer", choices=["allow", "disable", "prefer", "require", "verify-ca", "verify-full"]
+        ),
         ca_cert=dict(type="path", aliases=["ssl_rootcert"]),
         ssl_cert=dict(type="path"),
         ssl_key=dict(type="path", no_log=False),
@@ -42,7 +45,9 @@ def connection_spec() -> Dict[str, Any]:
 
 def keys_spec() -> Dict[str, Any]:
     """The options with the keys to encrypted passwords."""
-    return dict(secret_keys=dict(type="list", elements="str", no_log=True), secret_key_file=dict(type="path", no_log=False))
+    return dict(
+        secret_keys=dict(type="list", elements="str", no_log=True), secret_key_file=dict(type="path", no_log=False)
+    )
 
 
 def open_secrets(module: AnsibleModule, entries: Sequence[Dict[str, Any]], option: str) -> None:
@@ -64,12 +69,16 @@ def open_secrets(module: AnsibleModule, entries: Sequence[Dict[str, Any]], optio
         module.no_log_values.add(entry[option])
 
 
-def run(options: Mapping[str, Any], work: Work, needs_keys: bool = False, read_only: bool = False, **module_arguments: Any) -> None:
+def run(
+    options: Mapping[str, Any], work: Work, needs_keys: bool = False, read_only: bool = False, **module_arguments: Any
+) -> None:
     """Make the module, do its work, and leave by exit_json or by fail_json with one sentence.
 
     In check mode the work is done in a transaction that is rolled back.
     """
-    module = AnsibleModule(argument_spec=dict(connection_spec(), **keys_spec(), **options), supports_check_mode=True, **module_arguments)
+    module = AnsibleModule(
+        argument_spec=dict(connection_spec(), **keys_spec(), **options), supports_check_mode=True, **module_arguments
+    )
     if PSYCOPG2_IMPORT_ERROR:
         module.fail_json(msg=missing_required_lib("psycopg2"), exception=PSYCOPG2_IMPORT_ERROR)
     if needs_keys and CRYPTOGRAPHY_IMPORT_ERROR:
@@ -83,7 +92,9 @@ def run(options: Mapping[str, Any], work: Work, needs_keys: bool = False, read_o
     except psycopg2.Error as error:
         # The primary message only: the detail may show a whole row.
         told = " ".join((error.diag.message_primary or str(error)).split())
-        module.fail_json(msg="The inventory database refused: {0}. Nothing of this step was kept.".format(told.rstrip(".")))
+        module.fail_json(
+            msg="The inventory database refused: {0}. Nothing of this step was kept.".format(told.rstrip("."))
+        )
     for warning in result.pop("warnings", []):
         module.warn(warning)
     module.exit_json(**result)

@@ -28,7 +28,9 @@ def reencrypt(inventory: Inventory, cipher: Cipher) -> Dict[str, int]:
     with inventory.transaction():
         for table, column, whose in _ENCRYPTED:
             rows = inventory.rows(
-                "SELECT id::text, {0} AS token, {1} AS whose FROM {2} WHERE {0} IS NOT NULL FOR NO KEY UPDATE".format(column, whose, table)
+                "SELECT id::text, {0} AS token, {1} AS whose FROM {2} WHERE {0} IS NOT NULL FOR NO KEY UPDATE".format(
+                    column, whose, table
+                )
             )
             fresh = [(row["id"], cipher.rotate(row["token"], row["whose"])) for row in rows]
             changed = [(row_id, token) for row_id, token in fresh if token is not None]
@@ -42,7 +44,9 @@ def reencrypt(inventory: Inventory, cipher: Cipher) -> Dict[str, int]:
     return counts
 
 
-def prepare(inventory: Inventory, cipher: Cipher, instance_ids: Sequence[str], max_age_days: float) -> List[Dict[str, Any]]:
+def prepare(
+    inventory: Inventory, cipher: Cipher, instance_ids: Sequence[str], max_age_days: float
+) -> List[Dict[str, Any]]:
     """Write a next password for each instance whose password is older than *max_age_days*, or find the one of an interrupted run.
 
     :returns: the allocations that are to get it, with ``changed`` for those whose next password is new.
@@ -63,9 +67,14 @@ def prepare(inventory: Inventory, cipher: Cipher, instance_ids: Sequence[str], m
         for instance_id in instance_ids:
             row = found.get(instance_id)
             if row is None:
-                raise PoolsError("Instance {0} has no active allocation.".format(instance_id), "Run playbooks/allocate.yml for it first.")
+                raise PoolsError(
+                    "Instance {0} has no active allocation.".format(instance_id),
+                    "Run playbooks/allocate.yml for it first.",
+                )
             if row["status"] == "migrating":
-                raise PoolsError("Instance {0} is being moved.".format(instance_id), "Rotate its password when the move has ended.")
+                raise PoolsError(
+                    "Instance {0} is being moved.".format(instance_id), "Rotate its password when the move has ended."
+                )
             if row["begun"] or not row["due"]:
                 if row["begun"]:
                     prepared.append(dict(row, changed=False))

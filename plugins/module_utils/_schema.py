@@ -68,7 +68,9 @@ def migrations_from(files: Mapping[str, str]) -> List[Migration]:
     for file_name in sorted(files):
         match = _FILE_NAME.match(file_name)
         if not match:
-            raise PoolsError("{0!r} is not a migration's name.".format(file_name), "Call it NNNN_name.up.sql or NNNN_name.down.sql.")
+            raise PoolsError(
+                "{0!r} is not a migration's name.".format(file_name), "Call it NNNN_name.up.sql or NNNN_name.down.sql."
+            )
         pair = pairs.setdefault(int(match.group(1)), {"name": match.group(2)})
         if pair["name"] != match.group(2) or match.group(3) in pair:
             raise PoolsError("Two migrations have the number {0}.".format(match.group(1)))
@@ -104,7 +106,9 @@ class Schema:
         for version, name, checksum in applied:
             if version not in given:
                 raise PoolsError(
-                    "The inventory database has migration {0:04d}_{1}, which this release does not know.".format(version, name),
+                    "The inventory database has migration {0:04d}_{1}, which this release does not know.".format(
+                        version, name
+                    ),
                     "Use the release that applied it, or newer.",
                 )
             if given[version].checksum != checksum:
@@ -130,7 +134,9 @@ class Schema:
         allocations, servers = self._query(_KEPT)[0]
         if allocations or servers:
             raise PoolsError(
-                "The inventory database holds {0} allocations and {1} servers; rolling back would forget them.".format(allocations, servers),
+                "The inventory database holds {0} allocations and {1} servers; rolling back would forget them.".format(
+                    allocations, servers
+                ),
                 "Release and deprovision them first, or set inventory_db_discard=true to forget them all the same.",
             )
 
@@ -143,14 +149,18 @@ class Schema:
         except psycopg2.Error as error:
             self._query("ROLLBACK")
             raise PoolsError(
-                "Migration {0} failed and was undone: {1}.".format(migration.label, " ".join(str(error).split()).rstrip("."))
+                "Migration {0} failed and was undone: {1}.".format(
+                    migration.label, " ".join(str(error).split()).rstrip(".")
+                )
             ) from error
 
     def run(self, up: List[Migration], down: List[Migration]) -> None:
         if up and self._query("SELECT to_regclass('db_schema_versions')")[0][0] is None:
             self._query(_VERSIONS_TABLE)
         for migration in down:
-            self._in_transaction(migration, migration.down, "DELETE FROM db_schema_versions WHERE version = %s", (migration.version,))
+            self._in_transaction(
+                migration, migration.down, "DELETE FROM db_schema_versions WHERE version = %s", (migration.version,)
+            )
         for migration in up:
             self._in_transaction(
                 migration,
@@ -171,6 +181,8 @@ class Schema:
         except psycopg2.Error as error:
             self._query("ROLLBACK")
             raise PoolsError(
-                "The privileges of {0!r} could not be granted: {1}.".format(service_role, " ".join(str(error).split()).rstrip("."))
+                "The privileges of {0!r} could not be granted: {1}.".format(
+                    service_role, " ".join(str(error).split()).rstrip(".")
+                )
             ) from error
         return changed

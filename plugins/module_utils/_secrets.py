@@ -73,7 +73,9 @@ class Cipher:
             try:
                 fernets.append(Fernet(key))
             except ValueError as error:
-                raise PoolsError("Secret key number {0} of {1} is not a Fernet key.".format(position, len(keys)), _KEY_REMEDY) from error
+                raise PoolsError(
+                    "Secret key number {0} of {1} is not a Fernet key.".format(position, len(keys)), _KEY_REMEDY
+                ) from error
         self._newest = fernets[0]
         self._all = MultiFernet(fernets)
 

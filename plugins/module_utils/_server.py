@@ -59,7 +59,9 @@ def work(params: Mapping[str, Any], inventory: Inventory, cipher: Cipher) -> Dic
             values["status_reason"] = (params["reason"] or "no reason was given")[:2000]
         elif params["state"] == "active":
             values["status_reason"] = None
-        result["changed"] = _lifecycle.step_server(inventory, name, params["state"], params["lease"], params["lease_seconds"], values)
+        result["changed"] = _lifecycle.step_server(
+            inventory, name, params["state"], params["lease"], params["lease_seconds"], values
+        )
     row = inventory.servers([name])[0]
     result["server"] = plain(row)
     result["admin_password_encrypted"] = _admin_password(inventory, name)
@@ -67,11 +69,15 @@ def work(params: Mapping[str, Any], inventory: Inventory, cipher: Cipher) -> Dic
     return result
 
 
-def _wanted(params: Mapping[str, Any], inventory: Inventory, cipher: Cipher, before: List[Dict[str, Any]]) -> Tuple[str, bool]:
+def _wanted(
+    params: Mapping[str, Any], inventory: Inventory, cipher: Cipher, before: List[Dict[str, Any]]
+) -> Tuple[str, bool]:
     if before:
         return before[0]["name"], False
     if not params["new_server"]:
-        raise PoolsError("There is no server {0!r}, and new_server does not say what it should be like.".format(params["name"]))
+        raise PoolsError(
+            "There is no server {0!r}, and new_server does not say what it should be like.".format(params["name"])
+        )
     refuse_other_key(inventory, cipher)
     new = NewServer.from_options(params["new_server"])
     plan = customer_id = instance_id = None
@@ -79,7 +85,11 @@ def _wanted(params: Mapping[str, Any], inventory: Inventory, cipher: Cipher, bef
         plans = inventory.plans()
         plan = plans.get(params["plan_tier"])
         if plan is None:
-            raise PoolsError("plan_tier {0!r} is unknown; db_plans has {1}.".format(str(params["plan_tier"])[:60], ", ".join(sorted(plans))))
+            raise PoolsError(
+                "plan_tier {0!r} is unknown; db_plans has {1}.".format(
+                    str(params["plan_tier"])[:60], ", ".join(sorted(plans))
+                )
+            )
         instance_id = _names.parse_uuid(params["instance_id"], "instance_id")
         customer_id = _names.parse_uuid(params["customer_id"], "customer_id")
     with inventory.transaction():
@@ -87,7 +97,9 @@ def _wanted(params: Mapping[str, Any], inventory: Inventory, cipher: Cipher, bef
         unfinished = _unfinished(inventory, instance_id) if params["name"] is None else None
         if unfinished:
             return unfinished, False
-        made = make_server(inventory, cipher, new, params["server_type"], plan, customer_id, instance_id, params["name"])
+        made = make_server(
+            inventory, cipher, new, params["server_type"], plan, customer_id, instance_id, params["name"]
+        )
         return made["name"], True
 
 
@@ -104,7 +116,9 @@ def _unfinished(inventory: Inventory, instance_id: Optional[str]) -> Optional[st
 
 
 def _admin_password(inventory: Inventory, name: str) -> Optional[str]:
-    return inventory.rows("SELECT admin_password_encrypted AS token FROM db_servers WHERE name = %(name)s", {"name": name})[0]["token"]
+    return inventory.rows(
+        "SELECT admin_password_encrypted AS token FROM db_servers WHERE name = %(name)s", {"name": name}
+    )[0]["token"]
 
 
 def _shown(rows: List[Dict[str, Any]]) -> Dict[str, Any]:

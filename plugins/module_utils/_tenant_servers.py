@@ -20,7 +20,7 @@ from ._tenant_wall import plan_doors
 try:
     import psycopg2
 except ImportError:
-    psycopg2 = None  # type: ignore[assignment]  # _connection.PSYCOPG2_IMPORT_ERROR tells the module
+    psycopg2 = None  # _connection.PSYCOPG2_IMPORT_ERROR tells the module
 
 # A thread waits on the network nearly all its time; this many servers are worked on at once.
 MAX_SERVERS = 16

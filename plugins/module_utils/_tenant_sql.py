@@ -21,7 +21,7 @@ try:
     import psycopg2.extensions
     from psycopg2 import sql
 except ImportError:
-    psycopg2 = None  # type: ignore[assignment]  # _connection.PSYCOPG2_IMPORT_ERROR tells the module
+    psycopg2 = None  # _connection.PSYCOPG2_IMPORT_ERROR tells the module
 
 # Another call may hold a tenant for as long as a CREATE DATABASE takes on a slow disk.
 LOCK_TIMEOUT_SECONDS = 120

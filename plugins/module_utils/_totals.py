@@ -19,7 +19,9 @@ def totals(servers: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
     return {
         "pools": len(pools),
         "active": len(serving),
-        "dedicated": sum(1 for server in servers if server["server_type"] == "dedicated" and server["status"] != "deprovisioned"),
+        "dedicated": sum(
+            1 for server in servers if server["server_type"] == "dedicated" and server["status"] != "deprovisioned"
+        ),
         "capacity": capacity,
         "used": used,
         "utilization": round(100.0 * used / capacity, 1) if capacity else 0.0,

@@ -90,7 +90,9 @@ def read(params, inventory, cipher):
     result = dict(changed=False, allocations=[_allocation.public(row) for row in rows])
     if params["credentials"]:
         cipher = Cipher(keys_from(params))
-        result["connections"] = [tenant_connection(row, cipher) for row in rows if row["status"] in ("active", "migrating")]
+        result["connections"] = [
+            tenant_connection(row, cipher) for row in rows if row["status"] in ("active", "migrating")
+        ]
     return result
 
 

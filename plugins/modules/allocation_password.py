@@ -81,7 +81,11 @@ def work(params, inventory, cipher):
     ids = [parse_uuid(value, "instance_ids") for value in params["instance_ids"]]
     if params["state"] == "confirmed":
         changed = _rotation.confirm(inventory, ids)
-        return dict(changed=changed > 0, instance_ids=ids, diff=dict(before="", after="{0} passwords confirmed\n".format(changed)))
+        return dict(
+            changed=changed > 0,
+            instance_ids=ids,
+            diff=dict(before="", after="{0} passwords confirmed\n".format(changed)),
+        )
     prepared = _rotation.prepare(inventory, cipher, ids, params["max_age_days"])
     wanted = [row["instance_id"] for row in prepared]
     rows = [dict(row, password_encrypted=row["next_password_encrypted"]) for row in inventory.allocations(wanted)]

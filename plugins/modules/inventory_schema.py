@@ -146,7 +146,11 @@ def bring(params, check_mode):
             schema.run(up, down)
         version = schema.version()
         # Before the tables are there (first run, check mode) there is nothing to grant on yet.
-        granted = bool(params["grants"]) and version > 0 and schema.grant(params["grants"], params["service_role"], check_mode)
+        granted = (
+            bool(params["grants"])
+            and version > 0
+            and schema.grant(params["grants"], params["service_role"], check_mode)
+        )
     finally:
         connection.close()
     applied, rolled_back = [one.label for one in up], [one.label for one in down]
@@ -157,7 +161,10 @@ def bring(params, check_mode):
         applied=applied,
         rolled_back=rolled_back,
         granted=granted,
-        diff=dict(before=dict(version=before), after=dict(version=after, applied=applied, rolled_back=rolled_back, granted=granted)),
+        diff=dict(
+            before=dict(version=before),
+            after=dict(version=after, applied=applied, rolled_back=rolled_back, granted=granted),
+        ),
     )
 
 

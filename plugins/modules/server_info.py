@@ -95,7 +95,10 @@ def read(params, inventory, cipher):
     name = params["name"]
     servers = inventory.servers([check_server_name(name)] if name else None, params["status"], params["server_type"])
     if name and not servers:
-        raise PoolsError("There is no server {0!r} in the inventory database.".format(name), "playbooks/pools.yml lists those there are.")
+        raise PoolsError(
+            "There is no server {0!r} in the inventory database.".format(name),
+            "playbooks/pools.yml lists those there are.",
+        )
     shown = [plain(server) for server in servers]
     if name:
         shown[0]["tenants"] = [

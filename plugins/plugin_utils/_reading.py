@@ -25,4 +25,5 @@ def reading(options: Mapping[str, Any], what: str) -> Iterator[Inventory]:
         with Inventory(options) as inventory:
             yield inventory
     except PoolsError as error:
-        raise AnsibleError("{0}: {1}".format(what, error)) from error
+        # Ansible would print the cause after the message, which says it all.
+        raise AnsibleError("{0}: {1}".format(what, error)) from None

@@ -11,6 +11,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 
 import allocate
@@ -29,6 +31,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="small numbers; docs/benchmarks.md stays as it is")
     smoke = parser.parse_args().smoke
+    if os.getloadavg()[0] > 1 and not smoke:
+        say("bench: this machine is busy (load {0:.1f}); figures taken now say little.".format(os.getloadavg()[0]))
+    # Ended from outside, it still stops the servers that it started.
+    signal.signal(signal.SIGTERM, lambda *_unused: sys.exit("bench: ended by a signal."))
     placing = placement.Plan((20,), (1, 4), decisions=200, rounds=1) if smoke else placement.Plan()
     timing = allocate.Plan(rounds=1, many=2) if smoke else allocate.Plan()
     version, cells, contest = placement.measure(placing, say)

@@ -50,7 +50,7 @@ class Outcome(NamedTuple):
         found = re.search(r"^\s*RUN: (\{.*)", self.output, re.M | re.S)
         return dict(json.JSONDecoder().raw_decode(found.group(1))[0]) if found else {}
 
-    def succeeded(self) -> "Outcome":
+    def succeeded(self) -> Outcome:
         assert self.rc == 0, self.output
         return self
 
@@ -64,7 +64,9 @@ class Environment:
         self.temp.mkdir(mode=0o700)
         # What the caller's shell says about PostgreSQL and Ansible must not reach the runs.
         self.base = {
-            name: value for name, value in os.environ.items() if not name.startswith(("PG", "ANSIBLE_", "POSTGRES_", "DB_POOL_", "AWX_"))
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("PG", "ANSIBLE_", "POSTGRES_", "DB_POOL_", "AWX_"))
         }
         self.base.update(
             POSTGRES_POOLS_STATE=str(self.state),
@@ -79,7 +81,11 @@ class Environment:
             ANSIBLE_CALLBACK_RESULT_FORMAT="json",
         )
         subprocess.run(
-            [sys.executable, str(ROOT / "scripts" / "embedded-state")], env=self.base, cwd=str(ROOT), check=True, capture_output=True
+            [sys.executable, str(ROOT / "scripts" / "embedded-state")],
+            env=self.base,
+            cwd=str(ROOT),
+            check=True,
+            capture_output=True,
         )
         self.facts = json.loads((self.state / "embedded.json").read_text())
 
@@ -87,19 +93,32 @@ class Environment:
 
     def command(self, playbook: str, variables: Optional[Mapping[str, Any]] = None, *flags: str) -> List[str]:
         more = ["-e", json.dumps(variables)] if variables else []
-        return [str(Path(sys.executable).parent / "ansible-playbook"), "playbooks/{0}.yml".format(playbook), *more, *flags]
+        return [
+            str(Path(sys.executable).parent / "ansible-playbook"),
+            "playbooks/{0}.yml".format(playbook),
+            *more,
+            *flags,
+        ]
 
     def start(
-        self, playbook: str, variables: Optional[Mapping[str, Any]] = None, *flags: str, more_env: Optional[Mapping[str, str]] = None
-    ) -> "Run":
+        self,
+        playbook: str,
+        variables: Optional[Mapping[str, Any]] = None,
+        *flags: str,
+        more_env: Optional[Mapping[str, str]] = None,
+    ) -> Run:
         return Run(self.command(playbook, variables, *flags), dict(self.base, **(more_env or {})), self.temp)
 
     def play(
-        self, playbook: str, variables: Optional[Mapping[str, Any]] = None, *flags: str, more_env: Optional[Mapping[str, str]] = None
+        self,
+        playbook: str,
+        variables: Optional[Mapping[str, Any]] = None,
+        *flags: str,
+        more_env: Optional[Mapping[str, str]] = None,
     ) -> Outcome:
         return self.start(playbook, variables, *flags, more_env=more_env).wait()
 
-    def ready(self) -> "Environment":
+    def ready(self) -> Environment:
         """With the inventory database there."""
         self.play("inventory_db").succeeded()
         return self
@@ -138,7 +157,8 @@ class Environment:
     def password(self, instance_id: str) -> Optional[str]:
         """The password that the instance's live allocation has, in clear."""
         found = self.rows(
-            "SELECT password_encrypted FROM db_allocations WHERE instance_id = %s AND status = ANY (%s)", (instance_id, list(LIVE))
+            "SELECT password_encrypted FROM db_allocations WHERE instance_id = %s AND status = ANY (%s)",
+            (instance_id, list(LIVE)),
         )
         return self.cipher().decrypt(found[0]["password_encrypted"], instance_id) if found else None
 
@@ -180,13 +200,19 @@ class Environment:
     def forget_servers(self) -> None:
         """Back to an inventory database without servers, as quickly as can be: the pools' data are thrown away."""
         paths = [row["storage_path"] for row in self.servers()]
-        self.execute("TRUNCATE db_servers, db_allocations, db_tenant_migrations, db_health_checks, db_events; ALTER SEQUENCE db_pool_number RESTART")
+        self.execute(
+            "TRUNCATE db_servers, db_allocations, db_tenant_migrations, db_health_checks, db_events; ALTER SEQUENCE db_pool_number RESTART"
+        )
         for path in paths:
             discard(Path(path))
 
     def stop(self) -> None:
         subprocess.run(
-            [sys.executable, str(ROOT / "scripts" / "embedded-stop"), "--remove"], env=self.base, cwd=str(ROOT), check=True, capture_output=True
+            [sys.executable, str(ROOT / "scripts" / "embedded-stop"), "--remove"],
+            env=self.base,
+            cwd=str(ROOT),
+            check=True,
+            capture_output=True,
         )
 
 
@@ -200,7 +226,13 @@ class Run:
         with open(str(self.log), "wb") as log:
             os.fchmod(log.fileno(), 0o600)
             self.process = subprocess.Popen(
-                list(command), cwd=str(ROOT), env=dict(env), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                list(command),
+                cwd=str(ROOT),
+                env=dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     def output(self) -> str:
@@ -264,18 +296,32 @@ def contents(connection: Any) -> Dict[str, Any]:
         " LEFT JOIN pg_db_role_setting s ON s.setrole = r.oid WHERE r.rolname <> 'postgres' AND r.rolname !~ '^pg_' ORDER BY 1, 5",
     )
     members = rows(
-        connection, "SELECT pg_get_userbyid(roleid) AS role, pg_get_userbyid(member) AS member FROM pg_auth_members WHERE roleid >= 16384 ORDER BY 1, 2"
+        connection,
+        "SELECT pg_get_userbyid(roleid) AS role, pg_get_userbyid(member) AS member FROM pg_auth_members WHERE roleid >= 16384 ORDER BY 1, 2",
     )
     return {"databases": databases, "roles": roles, "members": members}
 
 
 def inventory_dump(connection: Any) -> Dict[str, Any]:
     """Every row of every table, and where every sequence stands."""
-    tables = [row["name"] for row in rows(connection, "SELECT tablename AS name FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")]
-    sequences = [row["name"] for row in rows(connection, "SELECT sequencename AS name FROM pg_sequences WHERE schemaname = 'public' ORDER BY 1")]
+    tables = [
+        row["name"]
+        for row in rows(connection, "SELECT tablename AS name FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
+    ]
+    sequences = [
+        row["name"]
+        for row in rows(
+            connection, "SELECT sequencename AS name FROM pg_sequences WHERE schemaname = 'public' ORDER BY 1"
+        )
+    ]
     return {
-        "tables": {name: rows(connection, 'SELECT to_jsonb(t)::text AS row FROM "{0}" t ORDER BY 1'.format(name)) for name in tables},
-        "sequences": {name: rows(connection, 'SELECT last_value, is_called FROM "{0}"'.format(name)) for name in sequences},
+        "tables": {
+            name: rows(connection, 'SELECT to_jsonb(t)::text AS row FROM "{0}" t ORDER BY 1'.format(name))
+            for name in tables
+        },
+        "sequences": {
+            name: rows(connection, 'SELECT last_value, is_called FROM "{0}"'.format(name)) for name in sequences
+        },
     }
 
 
@@ -293,7 +339,10 @@ def discard(path: Path) -> None:
 
 def instances(count: int) -> List[Dict[str, str]]:
     """Requests for *count* new tenants of the plan standard."""
-    return [{"instance_id": str(uuid.uuid4()), "customer_id": str(uuid.uuid4()), "plan_tier": "standard"} for _each in range(count)]
+    return [
+        {"instance_id": str(uuid.uuid4()), "customer_id": str(uuid.uuid4()), "plan_tier": "standard"}
+        for _each in range(count)
+    ]
 
 
 def _free_ports() -> int:

@@ -21,7 +21,11 @@ from postgres_fixture import RunningServer, running_server
 
 FILES = Path(__file__).resolve().parents[2] / "roles" / "inventory_db" / "files"
 SERVICE = "database_service"
-HBA = ["host all postgres all scram-sha-256", "host all {0} all scram-sha-256".format(SERVICE), "host all all all reject"]
+HBA = [
+    "host all postgres all scram-sha-256",
+    "host all {0} all scram-sha-256".format(SERVICE),
+    "host all all all reject",
+]
 NEW_SERVER: Dict[str, Any] = dict(
     backend="process", host="127.0.0.1", first_port=40000, last_port=40999, storage_root="/nowhere", cpu_limit=2.0,
     memory_limit="4G", storage_limit="250G", max_instances=50, connections_per_instance=6,

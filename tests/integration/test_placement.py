@@ -29,12 +29,15 @@ def registry(registries):
 
 def counters_are_true(registry):
     """Each counter is the sum of what it counts."""
-    return registry.query(
-        "SELECT s.name FROM db_servers s LEFT JOIN LATERAL (SELECT count(*) AS n, coalesce(sum(connections), 0) AS c,"
-        " coalesce(sum(storage_bytes), 0) AS b FROM db_allocations a WHERE a.server_id = s.id"
-        " AND a.status IN ('reserved', 'active', 'migrating', 'releasing')) t ON true"
-        " WHERE (s.current_instances, s.promised_connections, s.promised_storage_bytes) IS DISTINCT FROM (t.n, t.c, t.b)"
-    ) == []
+    return (
+        registry.query(
+            "SELECT s.name FROM db_servers s LEFT JOIN LATERAL (SELECT count(*) AS n, coalesce(sum(connections), 0) AS c,"
+            " coalesce(sum(storage_bytes), 0) AS b FROM db_allocations a WHERE a.server_id = s.id"
+            " AND a.status IN ('reserved', 'active', 'migrating', 'releasing')) t ON true"
+            " WHERE (s.current_instances, s.promised_connections, s.promised_storage_bytes) IS DISTINCT FROM (t.n, t.c, t.b)"
+        )
+        == []
+    )
 
 
 def ask(registry, count, making, places, start, answers):
@@ -50,7 +53,9 @@ def ask(registry, count, making, places, start, answers):
 def callers(registry, processes, count=1, making=False, places=50):
     context = multiprocessing.get_context("fork")
     start, answers = context.Event(), context.Queue()
-    running = [context.Process(target=ask, args=(registry, count, making, places, start, answers)) for _one in range(processes)]
+    running = [
+        context.Process(target=ask, args=(registry, count, making, places, start, answers)) for _one in range(processes)
+    ]
     for one in running:
         one.start()
     start.set()
@@ -74,15 +79,19 @@ def test_1000_instances_from_32_callers_over_25_pools(registry):
         registry.pool("pool-{0}".format(number))
     answers = callers(registry, 32, 32)
     assert len(answers) == 1024 and all(isinstance(one, str) for one in answers)
-    assert registry.query("SELECT count(*), count(DISTINCT instance_id), max(n) FROM db_allocations,"
-                          " LATERAL (SELECT max(current_instances) AS n FROM db_servers) m") == [(1024, 1024, max(Counter(answers).values()))]
+    assert registry.query(
+        "SELECT count(*), count(DISTINCT instance_id), max(n) FROM db_allocations,"
+        " LATERAL (SELECT max(current_instances) AS n FROM db_servers) m"
+    ) == [(1024, 1024, max(Counter(answers).values()))]
     assert max(Counter(answers).values()) <= 50
     assert counters_are_true(registry)
 
 
 def test_50_callers_with_no_pool_at_all_begin_one(registry):
     assert Counter(callers(registry, 50, making=True)) == {"postgres-pool-1": 50}
-    assert registry.query("SELECT name, status, current_instances FROM db_servers") == [("postgres-pool-1", "provisioning", 50)]
+    assert registry.query("SELECT name, status, current_instances FROM db_servers") == [
+        ("postgres-pool-1", "provisioning", 50)
+    ]
 
 
 def test_20_callers_with_pools_of_5_begin_four(registry):
@@ -111,13 +120,16 @@ class _Caller:
 
 
 @pytest.mark.parametrize(
-    "capacity, places, connections, storage", [("instances", 1, 300, 1 << 40), ("connections", 50, 6, 1 << 40), ("storage", 50, 300, 3 << 30)]
+    "capacity, places, connections, storage",
+    [("instances", 1, 300, 1 << 40), ("connections", 50, 6, 1 << 40), ("storage", 50, 300, 3 << 30)],
 )
 def test_the_database_has_the_last_word_on_capacity(registry, capacity, places, connections, storage):
     """A writer that does not ask first is refused by the constraint, not by good manners."""
     registry.pool("only", places, connection_budget=connections, storage_budget_bytes=storage)
     registry.place(making=False)
-    with registry.open() as inventory, pytest.raises(psycopg2.errors.CheckViolation, match="db_servers_capacity_" + capacity):
+    with registry.open() as inventory, pytest.raises(
+        psycopg2.errors.CheckViolation, match="db_servers_capacity_" + capacity
+    ):
         inventory.execute(
             "INSERT INTO db_allocations (instance_id, customer_id, plan_tier, server_id, database_name, role_name, password_encrypted,"
             " connections, storage_bytes, expires_at)"
@@ -126,15 +138,15 @@ def test_the_database_has_the_last_word_on_capacity(registry, capacity, places, 
     assert counters_are_true(registry)
 
 
-@pytest.mark.parametrize(
-    "strategy, expected", [("priority", "first"), ("spread", "empty"), ("pack", "busy")]
-)
+@pytest.mark.parametrize("strategy, expected", [("priority", "first"), ("spread", "empty"), ("pack", "busy")])
 def test_the_order_of_each_strategy(registry, strategy, expected):
     registry.pool("first", places=10, priority=1)
     registry.pool("busy", places=10)
     registry.pool("empty", places=10)
     for name, tenants in (("first", 2), ("busy", 5)):
-        registry.query("UPDATE db_servers SET allocation_strategy = CASE name WHEN %s THEN 'auto' ELSE 'manual' END", (name,))
+        registry.query(
+            "UPDATE db_servers SET allocation_strategy = CASE name WHEN %s THEN 'auto' ELSE 'manual' END", (name,)
+        )
         for _one in range(tenants):
             assert registry.place(making=False)["server"] == name
     registry.query("UPDATE db_servers SET allocation_strategy = 'auto'")
@@ -154,7 +166,7 @@ def test_each_server_that_is_not_chosen_has_its_reason(registry):
         request = _placement.Request(str(uuid.uuid4()), str(uuid.uuid4()), "standard")
         plan = inventory.plans()["standard"]
         reasons = {row["server"]: row["reason"] for row in _placement.considered(inventory, request, plan)}
-        assert list(reasons)[0] == "chosen"
+        assert next(iter(reasons)) == "chosen"
         assert reasons == {
             "chosen": None,
             "manual": "it takes allocations by hand only (allocation_strategy is manual)",
@@ -180,7 +192,9 @@ def test_premium_and_the_flag_get_servers_of_their_own(registry):
     premium, flagged = registry.place("premium"), registry.place("free", dedicated=True)
     assert premium["server"] == "postgres-dedicated-" + premium["instance_id"][:8]
     assert flagged["server"] == "postgres-dedicated-" + flagged["instance_id"][:8]
-    assert registry.query("SELECT count(*) FROM db_servers WHERE server_type = 'dedicated' AND max_instances = 1") == [(2,)]
+    assert registry.query("SELECT count(*) FROM db_servers WHERE server_type = 'dedicated' AND max_instances = 1") == [
+        (2,)
+    ]
 
 
 def test_a_reservation_that_ran_out_makes_room(registry):
@@ -190,7 +204,9 @@ def test_a_reservation_that_ran_out_makes_room(registry):
         registry.place(making=False)
     registry.query("UPDATE db_allocations SET expires_at = now() - interval '1 s'")
     assert registry.place(making=False)["server"] == "only"
-    assert registry.query("SELECT status FROM db_allocations WHERE instance_id = %s", (late["instance_id"],)) == [("expired",)]
+    assert registry.query("SELECT status FROM db_allocations WHERE instance_id = %s", (late["instance_id"],)) == [
+        ("expired",)
+    ]
     with registry.open() as inventory, pytest.raises(PoolsError, match="ran out"):
         _lifecycle.activate(inventory, [late["instance_id"]])
 
@@ -235,7 +251,9 @@ def test_a_slow_maker_may_still_say_that_its_server_is_there(registry):
     registry.query("UPDATE db_servers SET lease_expires_at = now() - interval '1 s'")
     with registry.open() as inventory:
         _name, taken_over = claim(inventory, "slow")
-        assert _lifecycle.step_server(inventory, "slow", "active", str(uuid.uuid4()), 60, {"postgres_version": "150018"})
+        assert _lifecycle.step_server(
+            inventory, "slow", "active", str(uuid.uuid4()), 60, {"postgres_version": "150018"}
+        )
         assert not _lifecycle.step_server(inventory, "slow", "initializing", taken_over, 60, {})
         assert not _lifecycle.step_server(inventory, "slow", "active", taken_over, 60, {})
     assert registry.query("SELECT status, lease_holder FROM db_servers") == [("active", None)]
@@ -278,13 +296,18 @@ def test_a_pools_number_is_never_given_twice(registry):
 def test_a_dry_run_leaves_no_trace_not_even_in_a_sequence(registry):
     def everything():
         tables = ("db_servers", "db_allocations", "db_events", "db_pool_number")
-        return [registry.query("SELECT to_jsonb(t)::text FROM (SELECT * FROM {0}) t ORDER BY 1".format(table)) for table in tables]
+        return [
+            registry.query("SELECT to_jsonb(t)::text FROM (SELECT * FROM {0}) t ORDER BY 1".format(table))
+            for table in tables
+        ]
 
     before = everything()
     with registry.open(dry_run=True) as inventory:
         new = _making.NewServer.from_options(dict(NEW_SERVER, max_instances=1))
         for _one in range(3):
             request = _placement.Request(str(uuid.uuid4()), str(uuid.uuid4()), "standard")
-            assert _placement.place(inventory, registry.cipher, request, inventory.plans()["standard"], _placement.Policy(new_server=new)).changed
+            assert _placement.place(
+                inventory, registry.cipher, request, inventory.plans()["standard"], _placement.Policy(new_server=new)
+            ).changed
         assert len(inventory.servers()) == 3
     assert everything() == before

@@ -30,7 +30,9 @@ class Case(NamedTuple):
 
 
 def allocate(name: str, *says: str, **variables: Any) -> Case:
-    return Case(name, "allocate", {key: value for key, value in dict(GOOD, **variables).items() if value is not None}, says)
+    return Case(
+        name, "allocate", {key: value for key, value in dict(GOOD, **variables).items() if value is not None}, says
+    )
 
 
 CASES = [
@@ -47,7 +49,12 @@ CASES = [
     allocate("no customer", "customer_id must be a UUID", customer_id=None),
     allocate("no plan", "plan_tier .* is unknown", plan_tier=None),
     allocate("another customer's instance", "belongs to another customer", instance_id=TENANT["instance_id"]),
-    allocate("result file nowhere", "result_file", "/nonexistent/directory/result.json", result_file="/nonexistent/directory/result.json"),
+    allocate(
+        "result file nowhere",
+        "result_file",
+        "/nonexistent/directory/result.json",
+        result_file="/nonexistent/directory/result.json",
+    ),
     allocate("bad wait_timeout", "wait_timeout", "soon", wait_timeout="soon"),
     Case(
         "entry 2 and 3 of a list",
@@ -58,31 +65,53 @@ CASES = [
     Case("the same entry twice", "allocate", {"allocations": [GOOD, GOOD]}, ("entry 2:", "stands in entry 1 already")),
     Case("a list that is none", "allocate", {"allocations": "all"}, ("tenant_allocation_requests",)),
     allocate(
-        "ports the wrong way round", "ports 20 to 10 are an empty range",
+        "ports the wrong way round",
+        "ports 20 to 10 are an empty range",
         postgres_pools_new_server=dict(SERVER, first_port=20, last_port=10),
     ),
     allocate(
-        "memory that is no size", "much",
+        "memory that is no size",
+        "much",
         postgres_pools_new_server=dict(SERVER, first_port=9, last_port=9, memory_limit="much"),
     ),
     Case(
         "memory too small",
         "provision_pool",
-        {"server": "postgres-pool-small", "postgres_pools_new_server": dict(SERVER, first_port=7, last_port=7, memory_limit="16M")},
+        {
+            "server": "postgres-pool-small",
+            "postgres_pools_new_server": dict(SERVER, first_port=7, last_port=7, memory_limit="16M"),
+        },
         ("memory_limit of 16 MiB", "Raise memory_limit to"),
     ),
     Case("a pool for nobody", "provision_pool", {"max_instances": 0}, ("max_instances is 0",)),
-    Case("max_instances with a letter", "provision_pool", {"max_instances": "fünfzig"}, ("max_instances", "fünfzig|f..nfzig")),
-    Case("a server name with quotes", "provision_pool", {"server": "pool'; --"}, ("cannot be a server's name", "lower-case letters")),
+    Case(
+        "max_instances with a letter",
+        "provision_pool",
+        {"max_instances": "fünfzig"},
+        ("max_instances", "fünfzig|f..nfzig"),
+    ),
+    Case(
+        "a server name with quotes",
+        "provision_pool",
+        {"server": "pool'; --"},
+        ("cannot be a server's name", "lower-case letters"),
+    ),
     Case("a server name of 200 letters", "provision_pool", {"server": "p" * 200}, ("cannot be a server's name",)),
     Case("a dedicated server for nobody", "provision_dedicated", {"plan_tier": "premium"}, ("instance_id",)),
-    Case("a dedicated server of no plan", "provision_dedicated", dict(GOOD, plan_tier="golden"), ("plan_tier 'golden' is unknown",)),
+    Case(
+        "a dedicated server of no plan",
+        "provision_dedicated",
+        dict(GOOD, plan_tier="golden"),
+        ("plan_tier 'golden' is unknown",),
+    ),
     Case("release of what is no UUID", "release", {"instance_id": "' OR 1=1"}, ("instance_id must be a UUID",)),
     Case("release of nothing", "release", {}, ("instance_id must be a UUID",)),
     Case("bad keep_days", "release", {"instance_id": TENANT["instance_id"], "keep_days": "a week"}, ("keep_days",)),
     Case("an unknown status", "pools", {"status": "splendid"}, ("status", "splendid")),
     Case("an unknown server", "pools", {"server": "nowhere"}, ("nowhere",)),
-    Case("a new password for nobody", "rotate_password", {"instance_id": "-"}, ("instance_ids? must be a UUID, got '-'",)),
+    Case(
+        "a new password for nobody", "rotate_password", {"instance_id": "-"}, ("instance_ids? must be a UUID, got '-'",)
+    ),
     Case("no schema version 99", "inventory_db", {"inventory_db_version": 99}, ("99",)),
     Case("absent while there are servers", "inventory_db", {"inventory_db_state": "absent"}, ("discard|servers",)),
 ]
@@ -134,7 +163,13 @@ def test_no_port_is_free(scratch: Environment) -> None:
 @pytest.mark.parametrize("playbook", ["allocate", "pools"])
 def test_an_inventory_database_out_of_reach(scratch: Environment, playbook: str) -> None:
     before = scratch.dump()
-    elsewhere = dict(login_host="127.0.0.1", login_port=9, login_user="database_service", login_password="x", login_db="postgres_pools")
+    elsewhere = dict(
+        login_host="127.0.0.1",
+        login_port=9,
+        login_user="database_service",
+        login_password="x",
+        login_db="postgres_pools",
+    )
     outcome = scratch.play(playbook, dict(GOOD, postgres_pools_inventory_db=elsewhere))
     refused(scratch, outcome, ("postgres_pools", "127.0.0.1 port 9", "database_service"), before)
 
@@ -142,7 +177,11 @@ def test_an_inventory_database_out_of_reach(scratch: Environment, playbook: str)
 def test_a_wrong_password_of_the_service_role(scratch: Environment) -> None:
     before = scratch.dump()
     login = dict(
-        login_host="127.0.0.1", login_port=scratch.port_base, login_user="database_service", login_password="x", login_db="postgres_pools"
+        login_host="127.0.0.1",
+        login_port=scratch.port_base,
+        login_user="database_service",
+        login_password="x",
+        login_db="postgres_pools",
     )
     outcome = scratch.play("allocate", dict(GOOD, postgres_pools_inventory_db=login))
     refused(scratch, outcome, ("password authentication failed", "port {0}".format(scratch.port_base)), before)
@@ -168,7 +207,9 @@ def test_another_key_than_that_of_the_inventory(scratch: Environment) -> None:
     path.write_text(Fernet.generate_key().decode() + "\n")
     keys = {"secret_key_file": str(path)}
     outcome = scratch.play("allocate", dict(TENANT, postgres_pools_keys=keys))
-    refused(scratch, outcome, ("server postgres-pool-1 was encrypted with a key that is not among those given",), before)
+    refused(
+        scratch, outcome, ("server postgres-pool-1 was encrypted with a key that is not among those given",), before
+    )
 
     # Without a check beforehand, a new one would have its place and a password that the right key cannot read.
     for playbook in ("allocate", "provision_pool"):

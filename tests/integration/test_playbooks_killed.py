@@ -29,7 +29,9 @@ def lanes() -> Iterator[List[Environment]]:
         yield list(ThreadPoolExecutor(2).map(Environment.ready, (first, second)))
 
 
-def killer(scratch: Environment, name: str, at: Optional[int] = None, delay: float = 0, group: bool = False) -> Dict[str, str]:
+def killer(
+    scratch: Environment, name: str, at: Optional[int] = None, delay: float = 0, group: bool = False
+) -> Dict[str, str]:
     told = {"ANSIBLE_CALLBACKS_ENABLED": "killer", "KILLER_LOG": str(scratch.home / name)}
     if at is not None:
         told.update(KILLER_AT=str(at), KILLER_DELAY=str(delay), KILLER_GROUP=str(int(group)))
@@ -74,7 +76,9 @@ def allocated(scratch: Environment, request: Dict[str, Any], before: Optional[st
     assert before in (None, answer["password"]), "another password than the interrupted run's"
     found = scratch.rows("SELECT status FROM db_allocations WHERE instance_id = %s", (request["instance_id"],))
     assert [row["status"] for row in found] == ["active"], found
-    with contextlib.closing(connect(answer["host"], answer["port"], answer["database"], answer["user"], answer["password"])):
+    with contextlib.closing(
+        connect(answer["host"], answer["port"], answer["database"], answer["user"], answer["password"])
+    ):
         pass
 
 
@@ -109,7 +113,7 @@ def test_allocate_from_nothing_killed_after_each_task(lanes: List[Environment]) 
     deploy = next(at for at, name in enumerate(names) if name.endswith(DEPLOY))
     # In the midst of initdb and of the start; once so that Ansible's worker goes on while the second run is there already.
     places += [(deploy, {"delay": 0.6}), (deploy, {"delay": 1.0}), (deploy, {"delay": 0.6, "group": True})]
-    free: "queue.Queue[Environment]" = queue.Queue()
+    free: queue.Queue[Environment] = queue.Queue()
     for lane in lanes:
         free.put(lane)
 
@@ -170,14 +174,17 @@ def test_release_killed_after_each_task(pooled: Environment, keep_days: int) -> 
         released(pooled, variables)
 
     side_by_side(range(len(names)), work)
-    pooled.play("release", {"instance_ids": [tenant["instance_id"] for tenant in tenants[len(names) :]], "keep_days": 0}).succeeded()
+    pooled.play(
+        "release", {"instance_ids": [tenant["instance_id"] for tenant in tenants[len(names) :]], "keep_days": 0}
+    ).succeeded()
     no_orphans(pooled, pools=1)
 
 
 def released(scratch: Environment, variables: Dict[str, Any]) -> Outcome:
     again = scratch.play("release", variables).succeeded()
     found = scratch.rows(
-        "SELECT status, dropped_at IS NOT NULL AS dropped FROM db_allocations WHERE instance_id = %s", (variables["instance_id"],)
+        "SELECT status, dropped_at IS NOT NULL AS dropped FROM db_allocations WHERE instance_id = %s",
+        (variables["instance_id"],),
     )
     assert found == [{"status": "released", "dropped": variables["keep_days"] == 0}]
     return again

@@ -63,12 +63,15 @@ def test_every_playbook_has_a_case() -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: " ".join(filter(None, (case.playbook, case.name))))
 def test_a_check_and_a_second_run_change_nothing(scratch: Environment, case: Case) -> None:
     variables = {
-        name: value.format(home=scratch.home) if name == "result_file" else value for name, value in case.variables.items()
+        name: value.format(home=scratch.home) if name == "result_file" else value
+        for name, value in case.variables.items()
     }
     if case.before:
         scratch.execute(case.before)
     before = scratch.dump()
-    problems = changes(scratch, before, scratch.play(case.playbook, variables, "--check", "--diff"), "--check before the first run")
+    problems = changes(
+        scratch, before, scratch.play(case.playbook, variables, "--check", "--diff"), "--check before the first run"
+    )
     assert (scratch.play(case.playbook, variables).succeeded().changed > 0) == case.changes
 
     before = scratch.dump()
@@ -87,7 +90,9 @@ def changes(scratch: Environment, before: Dict[str, Any], outcome: Outcome, what
 
 def difference(before: Dict[str, Any], after: Dict[str, Any]) -> List[str]:
     shown = [json.dumps(one, indent=1, default=str, sort_keys=True).splitlines() for one in (before, after)]
-    return [line for line in difflib.unified_diff(*shown, n=0, lineterm="") if not line.startswith(("---", "+++", "@@"))]
+    return [
+        line for line in difflib.unified_diff(*shown, n=0, lineterm="") if not line.startswith(("---", "+++", "@@"))
+    ]
 
 
 def test_the_dump_sees_a_change(scratch: Environment) -> None:

@@ -16,7 +16,16 @@ from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._errors im
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._inventory import Inventory
 from registry_fixture import FILES, SERVICE, bin_dirs, migrations, registry_server
 
-SERVER_STATES = ["provisioning", "initializing", "active", "full", "maintenance", "error", "deprovisioning", "deprovisioned"]
+SERVER_STATES = [
+    "provisioning",
+    "initializing",
+    "active",
+    "full",
+    "maintenance",
+    "error",
+    "deprovisioning",
+    "deprovisioned",
+]
 SERVER_STEPS = {
     ("provisioning", "initializing"), ("initializing", "active"), ("active", "full"), ("full", "active"), ("active", "maintenance"),
     ("full", "maintenance"), ("maintenance", "active"), ("error", "active"), ("error", "deprovisioning"), ("maintenance", "deprovisioning"),
@@ -102,13 +111,15 @@ def test_a_script_that_fails_leaves_nothing_and_the_next_run_goes_on(registry):
 def test_going_down_refuses_to_forget_servers(registry):
     registry.pool("kept")
     schema = schema_of(registry)
-    up, down = schema.pending(0)
+    _up, down = schema.pending(0)
     with pytest.raises(PoolsError, match="holds 0 allocations and 1 servers"):
         schema.check_discardable(down)
     schema.check_discardable(schema.pending(1)[1])
 
 
-@pytest.mark.parametrize("version, told", [(0, "has no schema|schema version 0"), (1, "has schema version 1, this code needs 2")])
+@pytest.mark.parametrize(
+    "version, told", [(0, "has no schema|schema version 0"), (1, "has schema version 1, this code needs 2")]
+)
 def test_code_of_another_version_stops_before_it_touches_anything(registry, version, told):
     schema = schema_of(registry)
     schema.run(*schema.pending(version))
@@ -118,7 +129,7 @@ def test_code_of_another_version_stops_before_it_touches_anything(registry, vers
 
 def test_an_empty_database_says_which_playbook_to_run(registry):
     registry.query("DROP TABLE db_schema_versions CASCADE")
-    with pytest.raises(PoolsError, match="has no schema. Run playbooks/inventory_db.yml"):
+    with pytest.raises(PoolsError, match=r"has no schema\. Run playbooks/inventory_db\.yml"):
         registry.open()
 
 
@@ -133,7 +144,11 @@ def refused(registry, statement, arguments):
 
 def set_without_rules(registry, table, state):
     """Put every row of a table into a state by force, to try each step from it."""
-    registry.query("ALTER TABLE {0} DISABLE TRIGGER USER; UPDATE {0} SET status = '{1}'; ALTER TABLE {0} ENABLE TRIGGER USER".format(table, state))
+    registry.query(
+        "ALTER TABLE {0} DISABLE TRIGGER USER; UPDATE {0} SET status = '{1}'; ALTER TABLE {0} ENABLE TRIGGER USER".format(
+            table, state
+        )
+    )
 
 
 @pytest.mark.parametrize(
@@ -154,19 +169,28 @@ def test_every_step_of_each_state_machine(registry, table, states, steps):
         (allocation["allocation_id"],),
     )
     # Counters would follow each forced state; the counting has tests of its own.
-    registry.query("ALTER TABLE db_allocations DISABLE TRIGGER count_step; ALTER TABLE db_servers DISABLE TRIGGER b_follow_count")
+    registry.query(
+        "ALTER TABLE db_allocations DISABLE TRIGGER count_step; ALTER TABLE db_servers DISABLE TRIGGER b_follow_count"
+    )
     for before, after in itertools.product(states, states):
         set_without_rules(registry, table, before)
-        registry.query("ALTER TABLE db_allocations DISABLE TRIGGER count_step; ALTER TABLE db_servers DISABLE TRIGGER b_follow_count")
+        registry.query(
+            "ALTER TABLE db_allocations DISABLE TRIGGER count_step; ALTER TABLE db_servers DISABLE TRIGGER b_follow_count"
+        )
         statement = "UPDATE {0} SET status = %s".format(table)
-        assert refused(registry, statement, (after,)) is (before != after and (before, after) not in steps), (before, after)
+        assert refused(registry, statement, (after,)) is (before != after and (before, after) not in steps), (
+            before,
+            after,
+        )
 
 
 @pytest.mark.parametrize("state", SERVER_STATES[1:])
 def test_a_server_begins_in_provisioning(registry, state):
     registry.pool("one", status="provisioning")
     columns = "server_type, backend, host, max_instances, connection_budget, storage_budget_bytes, cpu_limit, memory_limit_bytes"
-    statement = "INSERT INTO db_servers (name, port, status, {0}) SELECT 'two', 1, %s, {0} FROM db_servers".format(columns)
+    statement = "INSERT INTO db_servers (name, port, status, {0}) SELECT 'two', 1, %s, {0} FROM db_servers".format(
+        columns
+    )
     assert refused(registry, statement, (state,))
     assert not refused(registry, statement, ("provisioning",))
 
@@ -184,8 +208,12 @@ def test_full_and_active_follow_the_count(registry):
         assert _lifecycle.activate(inventory, ids) == ids and _lifecycle.activate(inventory, ids) == []
         assert _lifecycle.begin_release(inventory, ids) == ids and _lifecycle.begin_release(inventory, ids) == []
         assert registry.query(status) == [("full", 1)]
-        assert _lifecycle.finish_release(inventory, ids, 0) == ids and _lifecycle.finish_release(inventory, ids, 0) == []
-        assert registry.query(status + " WHERE promised_connections = 0 AND promised_storage_bytes > 0") == [("active", 0)]
+        assert (
+            _lifecycle.finish_release(inventory, ids, 0) == ids and _lifecycle.finish_release(inventory, ids, 0) == []
+        )
+        assert registry.query(status + " WHERE promised_connections = 0 AND promised_storage_bytes > 0") == [
+            ("active", 0)
+        ]
         due = _lifecycle.due_for_drop(inventory, ids)
         assert _lifecycle.dropped(inventory, [due[0]["allocation_id"]]) == 1
     assert registry.query("SELECT promised_storage_bytes FROM db_servers") == [(0,)]
@@ -237,7 +265,11 @@ def test_the_platforms_table_of_instances_learns_where_each_database_lies(regist
     schema = schema_of(registry)
     schema.run(*schema.pending(1))
     instance = str(uuid.uuid4())
-    registry.query("CREATE TABLE instances (id {0} PRIMARY KEY, name text); INSERT INTO instances VALUES ('{1}', 'shop')".format(key, instance))
+    registry.query(
+        "CREATE TABLE instances (id {0} PRIMARY KEY, name text); INSERT INTO instances VALUES ('{1}', 'shop')".format(
+            key, instance
+        )
+    )
     schema.run(*schema.pending(None))
     registry.pool("one")
     allocation = registry.place(making=False, instance=instance)

@@ -17,7 +17,10 @@ prefixes = st.from_regex(r"[a-z_][a-z0-9_]{0,200}", fullmatch=True)
 
 
 def test_the_names_are_those_of_the_platform_before():
-    assert _names.database_names(CUSTOMER, INSTANCE) == ("odoo_7d1f0f4e2f0b4a38_0b6c5c1e", "odoo_7d1f0f4e2f0b4a38_0b6c5c1e_user")
+    assert _names.database_names(CUSTOMER, INSTANCE) == (
+        "odoo_7d1f0f4e2f0b4a38_0b6c5c1e",
+        "odoo_7d1f0f4e2f0b4a38_0b6c5c1e_user",
+    )
 
 
 def test_an_instance_with_the_same_leading_digits_gets_another_name():
@@ -57,7 +60,19 @@ def test_a_uuid_is_made_canonical(given_id, canonical):
 
 
 @pytest.mark.parametrize(
-    "bad", ["", "1", None, 7, INSTANCE + "\n", INSTANCE.replace("-", ""), "{" + INSTANCE + "}", "x" * 200, "'; DROP TABLE", "ünï" * 12]
+    "bad",
+    [
+        "",
+        "1",
+        None,
+        7,
+        INSTANCE + "\n",
+        INSTANCE.replace("-", ""),
+        "{" + INSTANCE + "}",
+        "x" * 200,
+        "'; DROP TABLE",
+        "ünï" * 12,
+    ],
 )
 def test_what_is_no_uuid_is_refused_by_name_and_not_echoed_at_length(bad):
     with pytest.raises(PoolsError) as refused:

@@ -23,7 +23,9 @@ def entry(**changed):
 
 def test_every_wrong_entry_of_a_list_is_named():
     with pytest.raises(PoolsError) as refused:
-        _placement.requests_from([entry(), entry(instance_id="x"), entry(instance_id=TWO, plan_tier="gold"), entry()], PLANS)
+        _placement.requests_from(
+            [entry(), entry(instance_id="x"), entry(instance_id=TWO, plan_tier="gold"), entry()], PLANS
+        )
     message = str(refused.value)
     assert "entry 2: instance_id must be a UUID" in message
     assert "entry 3: plan_tier 'gold' is unknown; db_plans has free, premium" in message
@@ -58,7 +60,11 @@ def test_only_a_caller_about_to_give_up_waits_for_locks():
 
 def test_sizes_of_a_new_server_are_read_and_senseless_ones_refused():
     assert NewServer.from_options(NEW).memory_limit_bytes == 4 << 30
-    for changed, told in (({"memory_limit": "much"}, "much"), ({"max_instances": 0}, "max_instances"), ({"last_port": 1}, "empty range")):
+    for changed, told in (
+        ({"memory_limit": "much"}, "much"),
+        ({"max_instances": 0}, "max_instances"),
+        ({"last_port": 1}, "empty range"),
+    ):
         with pytest.raises(PoolsError, match=told):
             NewServer.from_options(dict(NEW, **changed))
 
@@ -67,6 +73,18 @@ def test_totals_count_places_of_servers_in_use_only():
     def server(kind, status, used, places):
         return {"server_type": kind, "status": status, "current_instances": used, "max_instances": places}
 
-    fleet = [server("shared", "active", 10, 50), server("shared", "full", 50, 50), server("shared", "error", 5, 50), server("dedicated", "full", 1, 1)]
-    assert _totals.totals(fleet) == {"pools": 3, "active": 2, "dedicated": 1, "capacity": 100, "used": 60, "utilization": 60.0}
+    fleet = [
+        server("shared", "active", 10, 50),
+        server("shared", "full", 50, 50),
+        server("shared", "error", 5, 50),
+        server("dedicated", "full", 1, 1),
+    ]
+    assert _totals.totals(fleet) == {
+        "pools": 3,
+        "active": 2,
+        "dedicated": 1,
+        "capacity": 100,
+        "used": 60,
+        "utilization": 60.0,
+    }
     assert _totals.totals([])["utilization"] == 0.0
