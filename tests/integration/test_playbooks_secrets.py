@@ -157,7 +157,7 @@ def life(scratch: Environment) -> Dict[str, Set[bytes]]:
 
 
 def test_no_secret_is_anywhere(scratch: Environment, life: Dict[str, Set[bytes]]) -> None:
-    values = dict(scratch.old_secrets, **secrets(scratch))  # type: ignore[attr-defined]
+    values = dict(secrets(scratch), **scratch.old_secrets)  # type: ignore[attr-defined]
     # Two logins of the inventory, two keys, a pool and a dedicated server, two tenants of whom one had two passwords.
     assert len(set(values.values())) >= 9
     assert all(len(value) >= 32 for value in values.values())

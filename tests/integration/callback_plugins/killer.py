@@ -18,12 +18,12 @@ short_description: Kill the run at one of its tasks
 description: For tests.
 """
 
-import os  # noqa: E402  Ansible reads the documentation first
-import signal  # noqa: E402  Ansible reads the documentation first
-import threading  # noqa: E402  Ansible reads the documentation first
-import time  # noqa: E402  Ansible reads the documentation first
+import os
+import signal
+import threading
+import time
 
-from ansible.plugins.callback import CallbackBase  # noqa: E402  Ansible reads the documentation first
+from ansible.plugins.callback import CallbackBase
 
 
 class CallbackModule(CallbackBase):
