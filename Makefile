@@ -18,6 +18,7 @@ setup-test: ## and what the tests need
 .PHONY: up
 up: setup ## the embedded environment: PostgreSQL binaries, the inventory database
 	@scripts/embedded-state >/dev/null
+	@scripts/embedded-start
 	@$(PLAYBOOK) playbooks/inventory_db.yml
 
 .PHONY: demo
