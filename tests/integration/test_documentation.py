@@ -53,7 +53,7 @@ def test_nothing_is_forgotten() -> None:
     private = {"doc_fragments", "module_utils", "plugin_utils"}
     folders = {path.name for path in (ROOT / "plugins").iterdir() if any(path.glob("*.py"))}
     assert folders - private == set(FOLDERS.values())
-    assert ROLES == sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
+    assert sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir()) == ROLES
 
 
 # --- plugins

@@ -62,7 +62,7 @@ class Watch:
                     told = os.lstat(path)
                     if stat.S_ISREG(told.st_mode) and stat.S_IMODE(told.st_mode) & ~0o600:
                         with open(path, "rb") as stream:
-                            self.seen["files"].add(stream.read())
+                            self.seen["files"].add(path.encode() + b"\n" + stream.read())
 
 
 def logs(scratch: Environment) -> Set[bytes]:
@@ -100,12 +100,12 @@ def secrets(scratch: Environment) -> Dict[str, str]:
 
 
 def found_in(places: Dict[str, Set[bytes]], values: Dict[str, str]) -> List[str]:
-    """Which value is in which place; never the value itself."""
+    """Which value is in which place, and in which file; never the value itself."""
     return [
-        "{0} in {1}".format(what, place)
+        "{0} in {1}".format(what, text.partition(b"\n")[0].decode() if place == "files" else place)
         for place, texts in sorted(places.items())
         for what, value in sorted(values.items())
-        if any(value.encode() in text for text in texts)
+        for text in [text for text in texts if value.encode() in text][:1]
     ]
 
 
@@ -216,4 +216,5 @@ def test_a_planted_value_is_found(scratch: Environment, life: Dict[str, Set[byte
             cursor.execute("SET log_statement = 'all'")
             cursor.execute("SELECT %s", (PLANTED,))
         places = {"logs": logs(scratch)}
-    assert found_in(places, {"it": PLANTED}) == ["it in " + place]
+    where = str(scratch.temp / "planted") if place == "files" else place
+    assert found_in(places, {"it": PLANTED}) == ["it in " + where]

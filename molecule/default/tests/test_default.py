@@ -98,7 +98,7 @@ def test_the_database_is_as_odoo_wants_it(result: Dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("elsewhere", ["postgres", "template1"])
 def test_the_tenant_connects_nowhere_else(result: Dict[str, Any], elsewhere: str) -> None:
-    with pytest.raises(psycopg2.OperationalError, match="pg_hba|permission denied"):
+    with pytest.raises(psycopg2.OperationalError, match=r"pg_hba|permission denied"):
         ask(result["dsn"].replace("/" + result["database"], "/" + elsewhere), "SELECT 1")
 
 
