@@ -187,7 +187,8 @@ def _converge_doors(connection: Any, server: Server, orders: Orders, outcome: Ou
 
 
 def _converge_one(connection: Any, server: Server, orders: Orders, outcome: Outcome) -> None:
-    assert outcome.wanted is not None
+    if outcome.wanted is None:
+        raise ValueError("an outcome without a database is a server's own")
     job = _Job(connection, server, outcome.wanted, outcome, orders.check_mode)
     work = {"present": job.make, "quarantined": job.quarantine, "absent": job.drop}[orders.state]
     if orders.check_mode:

@@ -1,11 +1,10 @@
-#!/usr/bin/env python3
 # Copyright (c) 2026 The saasodoo.postgres_pools authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run the benchmarks and write docs/benchmarks.md.
 
-    tests/bench/run.py            everything, with the numbers that the page shows (about 15 minutes)
-    tests/bench/run.py --smoke    small numbers, in under a minute; writes nothing, shows only that all of it works
+    python tests/bench/run.py            everything, with the numbers that the page shows (about 15 minutes)
+    python tests/bench/run.py --smoke    small numbers, in under a minute; writes nothing, shows only that all of it works
 """
 
 from __future__ import annotations
