@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Mapping, Sequence
 from . import _lifecycle, _names, _placement
 from ._candidates import IN_THE_MAKING
 from ._errors import PoolsError
+from ._hand_out import hand_out
 from ._inventory import Inventory, plain
 from ._making import NewServer, claim_making, refuse_other_key
 from ._secrets import Cipher
@@ -48,12 +49,13 @@ OPTIONS: Dict[str, Any] = dict(
         ),
     ),
     instance_ids=dict(type="list", elements="str"),
-    state=dict(type="str", default="reserved", choices=["reserved", "active", "releasing", "released", "dropped"]),
+    state=dict(type="str", default="present", choices=["present", "reserved", "active", "releasing", "released", "dropped"]),
     strategy=dict(type="str", default="priority", choices=["priority", "spread", "pack"]),
     name_prefix=dict(type="str", default="odoo"),
     reservation_seconds=dict(type="int", default=900),
     lease_seconds=dict(type="int", default=120),
     wait_timeout=dict(type="int", default=0),
+    max_parallel=dict(type="int", default=4),
     keep_days=dict(type="float", default=7.0),
     new_server=dict(type="dict", options=NEW_SERVER_OPTIONS),
 )
@@ -61,17 +63,19 @@ OPTIONS: Dict[str, Any] = dict(
 RULES: Dict[str, Any] = dict(
     required_one_of=[("allocations", "instance_ids")],
     mutually_exclusive=[("allocations", "instance_ids")],
-    required_if=[("state", "reserved", ("allocations",))],
+    required_if=[("state", "present", ("allocations",)), ("state", "reserved", ("allocations",))],
 )
 
 
 def work(params: Mapping[str, Any], inventory: Inventory, cipher: Cipher) -> Dict[str, Any]:
     """Take the allocations to the state asked for; the module's result."""
-    if params["state"] == "reserved":
+    if params["state"] in ("present", "reserved"):
         requests = _placement.requests_from(params["allocations"], inventory.plans())
         ids = [request.instance_id for request in requests]
         before = inventory.allocations(ids)
         result = _reserve(params, inventory, cipher, requests)
+        if params["state"] == "present" and result["status"] == "ready":
+            _hand_out_to(params, inventory, cipher, ids, result)
     else:
         given = params["instance_ids"] or [entry["instance_id"] for entry in params["allocations"] or []]
         ids = [_names.parse_uuid(value, "instance_id") for value in given]
@@ -118,6 +122,18 @@ def _reserve(
         if place.changed
     ]
     return result
+
+
+def _hand_out_to(
+    params: Mapping[str, Any], inventory: Inventory, cipher: Cipher, ids: Sequence[str], result: Dict[str, Any]
+) -> None:
+    # A tenant on the move keeps its place and its credentials; its databases are the move's business.
+    rows = [row for row in inventory.allocations(ids) if row["status"] in ("reserved", "active")]
+    databases = tenant_databases(rows, inventory.plans())
+    instances = {row["database"]: row["instance_id"] for row in rows}
+    handed_out = hand_out(databases, instances, inventory, cipher, params["max_parallel"])
+    result["changed"] = result["changed"] or handed_out["changed"]
+    result["actions"] = handed_out["actions"]
 
 
 def _wait(params: Mapping[str, Any], inventory: Inventory, ids: Sequence[str]) -> Dict[str, Any]:

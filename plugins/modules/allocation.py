@@ -10,8 +10,8 @@ module: allocation
 short_description: Give instances their place on a PostgreSQL server, and take it back
 version_added: 0.1.0
 description:
-  - Works on the inventory database only. It finds a server for each instance and writes the place down, in one transaction;
-    the database itself is made by M(saasodoo.postgres_pools.tenant_database).
+  - Finds a server for each instance and writes the place down, in one transaction. With O(state=present) it then makes the databases as
+    M(saasodoo.postgres_pools.tenant_database) does, and records them as active. The other states work on the inventory database only.
   - Asking again for an instance returns the place it has, with the same names and the same password.
   - Where no server has room, a place is taken on a server in the making, and a new server is begun only when those are spoken for too.
     A server that this call is to make is in RV(to_make).
@@ -20,7 +20,7 @@ options:
     description:
       - The instances. All are checked before anything is done; the message names every entry that is wrong.
       - Each commits on its own, so an interrupted call keeps what it had settled and the next one goes on from there.
-      - Needed for O(state=reserved).
+      - Needed for O(state=present) and O(state=reserved).
     type: list
     elements: dict
     suboptions:
@@ -29,10 +29,10 @@ options:
         type: str
         required: true
       customer_id:
-        description: UUID of who pays for it. Needed for O(state=reserved).
+        description: UUID of who pays for it. Needed with O(state=present) and O(state=reserved).
         type: str
       plan_tier:
-        description: A row of C(db_plans). Needed for O(state=reserved).
+        description: A row of C(db_plans). Needed with O(state=present) and O(state=reserved).
         type: str
       require_dedicated:
         description: A server of its own whatever the plan says.
@@ -44,12 +44,13 @@ options:
     elements: str
   state:
     description:
+      - V(present) does all of it, as far as the servers are there.
       - V(reserved) finds a place or the one there is; V(active) confirms it when the database is ready.
       - V(releasing) closes an allocation; V(released) frees its place when the database is quarantined; V(dropped) records that released
         databases whose time has passed are gone.
     type: str
-    choices: [reserved, active, releasing, released, dropped]
-    default: reserved
+    choices: [present, reserved, active, releasing, released, dropped]
+    default: present
   strategy:
     description:
       - V(priority) takes the lowest priority, then the least loaded; V(spread) the least loaded; V(pack) the fullest that still has room.
@@ -72,6 +73,10 @@ options:
     description: Seconds to wait for servers that other runs are making; 0 does not wait.
     type: int
     default: 0
+  max_parallel:
+    description: Databases made at a time on each server, with O(state=present).
+    type: int
+    default: 4
   keep_days:
     description: Days that a released database is kept in quarantine.
     type: float
@@ -105,6 +110,7 @@ EXAMPLES = r"""
       - instance_id: 0b6c5c1e-4a5f-4a7e-9c58-2f3d1e6a7b90
         customer_id: 7d1f0f4e-2f0b-4a38-8e53-7a5b1c9d2e10
         plan_tier: standard
+    state: reserved
     new_server:
       backend: process
       storage_root: /srv/postgres
@@ -124,9 +130,9 @@ EXAMPLES = r"""
 RETURN = r"""
 status:
   description:
-    - V(ready) when every allocation is on a server that can be used, V(make) when this call is to make a server first,
+    - V(ready) when every allocation is on a server that can be used (and, with O(state=present), its database is in use), V(make) when this call is to make a server first,
       V(provisioning) when others are still making them.
-  returned: when O(state=reserved)
+  returned: when O(state) is V(present) or V(reserved)
   type: str
   sample: ready
 retry_after:
@@ -136,7 +142,7 @@ retry_after:
   sample: 10
 to_make:
   description: The server that this call is to make, with the lease that says so. Null when there is none. Call again after it is made.
-  returned: when O(state=reserved)
+  returned: when O(state) is V(present) or V(reserved)
   type: dict
   sample:
     name: postgres-pool-1
@@ -160,7 +166,7 @@ allocations:
       port: 15433
 placements:
   description: For each new place, its server, and for every other server that was looked at (at most 50) why it was not chosen.
-  returned: when O(state=reserved)
+  returned: when O(state) is V(present) or V(reserved)
   type: list
   elements: dict
   sample:
@@ -171,6 +177,12 @@ placements:
           reason: it is maintenance
         - server: postgres-pool-3
           reason: it has room too, but comes later in the order
+actions:
+  description: What was done to the database of each instance, in words; in check mode, what would be. Instances with nothing to do are left out.
+  returned: when O(state=present) and RV(status=ready)
+  type: dict
+  sample:
+    0b6c5c1e-4a5f-4a7e-9c58-2f3d1e6a7b90: [database odoo_7d1f0f4e2f0b4a38_0b6c5c1e made]
 tenant_databases:
   description:
     - What M(saasodoo.postgres_pools.tenant_database) takes as its option O(saasodoo.postgres_pools.tenant_database#module:databases).
