@@ -62,7 +62,7 @@ def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(tmp_path: Pa
     assert (path.read_bytes(), list(tmp_path.iterdir())) == (b"one", [path])
 
 
-def run(path: Path, *more: str) -> "subprocess.CompletedProcess[str]":
+def run(path: Path, *more: str) -> subprocess.CompletedProcess[str]:
     arguments = json.dumps({"path": str(path), "content": "planted-secret"})
     command = [str(Path(sys.executable).with_name("ansible")), "localhost", "-m", "saasodoo.postgres_pools.secret_file", "-a", arguments]
     return subprocess.run([*command, "-vvv", "--diff", *more], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
