@@ -76,9 +76,7 @@ def run(
 
     In check mode the work is done in a transaction that is rolled back.
     """
-    module = AnsibleModule(
-        argument_spec=dict(connection_spec(), **keys_spec(), **options), supports_check_mode=True, **module_arguments
-    )
+    module = AnsibleModule(argument_spec=dict(connection_spec(), **keys_spec(), **options), **module_arguments)
     if PSYCOPG2_IMPORT_ERROR:
         module.fail_json(msg=missing_required_lib("psycopg2"), exception=PSYCOPG2_IMPORT_ERROR)
     if needs_keys and CRYPTOGRAPHY_IMPORT_ERROR:

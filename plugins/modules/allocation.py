@@ -130,8 +130,8 @@ EXAMPLES = r"""
 RETURN = r"""
 status:
   description:
-    - V(ready) when every allocation is on a server that can be used (and, with O(state=present), its database is in use), V(make) when this call is to make a server first,
-      V(provisioning) when others are still making them.
+    - V(ready) when every allocation is on a server that can be used and, with O(state=present), its database is in use.
+    - V(make) when this call is to make a server first, V(provisioning) when others are still making them.
   returned: when O(state) is V(present) or V(reserved)
   type: str
   sample: ready
@@ -208,7 +208,7 @@ from ansible_collections.saasodoo.postgres_pools.plugins.module_utils import _al
 
 
 def main():
-    _registry_module.run(_allocation.OPTIONS, _allocation.work, needs_keys=True, **_allocation.RULES)
+    _registry_module.run(_allocation.OPTIONS, _allocation.work, needs_keys=True, supports_check_mode=True, **_allocation.RULES)
 
 
 if __name__ == "__main__":

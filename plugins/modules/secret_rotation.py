@@ -56,7 +56,7 @@ def work(params, inventory, cipher):
 
 
 def main():
-    _registry_module.run({}, work, needs_keys=True)
+    _registry_module.run({}, work, needs_keys=True, supports_check_mode=True)
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ from ansible_collections.saasodoo.postgres_pools.plugins.module_utils import _re
 
 
 def main():
-    _registry_module.run(_server.OPTIONS, _server.work, needs_keys=True)
+    _registry_module.run(_server.OPTIONS, _server.work, needs_keys=True, supports_check_mode=True)
 
 
 if __name__ == "__main__":

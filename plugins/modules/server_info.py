@@ -114,7 +114,7 @@ def read(params, inventory, cipher):
 
 
 def main():
-    _registry_module.run(OPTIONS, read, read_only=True)
+    _registry_module.run(OPTIONS, read, read_only=True, supports_check_mode=True)
 
 
 if __name__ == "__main__":
