@@ -312,7 +312,7 @@ def test_the_module_allocation_info(scratch: Environment) -> None:
     found = run(
         scratch,
         [
-            module("reserved", "allocation", allocations=[gone]),
+            module("reserved", "allocation", allocations=[gone], state="reserved"),
             module("live", "allocation_info", instance_ids=[gone["instance_id"], NOBODY]),
             module("plain", "allocation_info", instance_ids=both),
             dict(module("secret", "allocation_info", instance_ids=both, credentials=True), no_log=True),

@@ -506,7 +506,12 @@ def test_the_module_itself(wanted):
             text=True,
             timeout=90,
             check=False,
-            env=dict(os.environ, ANSIBLE_COLLECTIONS_PATH=os.path.abspath(".build")),
+            env=dict(
+                os.environ,
+                ANSIBLE_COLLECTIONS_PATH=os.path.abspath(".build"),
+                # What is looked for below is JSON, whatever people are shown.
+                ANSIBLE_CALLBACK_RESULT_FORMAT="json",
+            ),
         )
         assert wanted.admin_password not in ran.stdout
         return ran
