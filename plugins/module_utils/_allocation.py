@@ -84,7 +84,10 @@ def work(params: Mapping[str, Any], inventory: Inventory, cipher: Cipher) -> Dic
     live = inventory.allocations(ids)
     result.setdefault("tenant_databases", tenant_databases(live, inventory.plans()))
     result["allocations"] = [public(row) for row in live]
-    result["diff"] = {"before": _shown(before), "after": _shown(live)}
+    result["diff"] = [{"before": _shown(before), "after": _shown(live)}]
+    if result.get("actions"):
+        told = ["{0}: {1}\n".format(instance, action) for instance, actions in result["actions"].items() for action in actions]
+        result["diff"].append({"before": "", "after": "".join(told), "after_header": "done to the databases"})
     return result
 
 

@@ -21,7 +21,7 @@ def hand_out(
 
     :param databases: as _allocation.tenant_databases() gives them.
     :param instances: the instance by the name of its database.
-    :returns: ``changed``, and the ``actions`` by instance.
+    :returns: ``changed``, and the ``actions`` by instance, or by server for its own.
     :raises PoolsError: some could not be made. The others are active by then, and the next call goes on from there.
     """
     params: Dict[str, Any] = {
@@ -36,10 +36,10 @@ def hand_out(
     activated = _lifecycle.activate(inventory, ready) if ready else []
     if told["failed"]:
         raise PoolsError(told["msg"], "Run it again when the cause is mended.")
-    return {
-        "changed": told["changed"] or bool(activated),
-        "actions": {instances[one["name"]]: one["actions"] for one in told["databases"] if one["actions"]},
-    }
+    actions = {instances[one["name"]]: one["actions"] for one in told["databases"] if one["actions"]}
+    # What a server's first tenant brings to the server as a whole: the wall.
+    actions.update({"{host}:{port}".format(**one): one["actions"] for one in told["servers"] if one["actions"]})
+    return {"changed": told["changed"] or bool(activated), "actions": actions}
 
 
 def _in_clear(database: Mapping[str, Any], instances: Mapping[str, str], cipher: Cipher) -> Dict[str, Any]:

@@ -178,7 +178,9 @@ placements:
         - server: postgres-pool-3
           reason: it has room too, but comes later in the order
 actions:
-  description: What was done to the database of each instance, in words; in check mode, what would be. Instances with nothing to do are left out.
+  description:
+    - What was done to the database of each instance, in words; in check mode, what would be. Instances with nothing to do are left out.
+    - What was done to a server as a whole is under its C(host:port).
   returned: when O(state=present) and RV(status=ready)
   type: dict
   sample:
