@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import re
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from ._connection import connect
@@ -20,6 +21,7 @@ except ImportError:
 
 # The highest migration in roles/inventory_db/files/migrations that this code was written against.
 SCHEMA_VERSION = 2
+_PARAMETER = re.compile(r"%\((\w+)\)s")
 # Any number that no other program takes in this database; one lock for "is there really no room".
 _PLACEMENT_LOCK = 0x706F6F6C73
 
@@ -54,6 +56,7 @@ class Inventory:
 
     def __init__(self, params: Mapping[str, Any], dry_run: bool = False) -> None:
         self.dry_run = dry_run
+        self._prepared: Dict[str, str] = {}
         self._connection = connect(params)
         self._connection.autocommit = True
         self._where = "database {0!r} on {1} port {2}".format(
@@ -102,6 +105,20 @@ class Inventory:
     def row(self, statement: str, arguments: Optional[Mapping[str, Any]] = None) -> Optional[Dict[str, Any]]:
         found = self.rows(statement, arguments)
         return found[0] if found else None
+
+    def prepared(self, statement: str, arguments: Mapping[str, Any]) -> List[Dict[str, Any]]:
+        """As rows(), for a statement that this connection runs again and again: it is parsed and planned once.
+
+        Every parameter must have a type, by its use or by a cast: the driver's quoted values no longer tell it.
+        """
+        order = list(dict.fromkeys(_PARAMETER.findall(statement)))
+        name = self._prepared.get(statement)
+        if name is None:
+            name = self._prepared[statement] = "prepared_{0}".format(len(self._prepared))
+            numbered = _PARAMETER.sub(lambda found: "${0}".format(order.index(found.group(1)) + 1), statement)
+            self.execute("PREPARE {0} AS {1}".format(name, numbered.replace("%%", "%")))
+        values = ", ".join("%({0})s".format(parameter) for parameter in order)
+        return self.rows("EXECUTE {0} ({1})".format(name, values), arguments)
 
     def execute(self, statement: str, arguments: Optional[Mapping[str, Any]] = None) -> int:
         """Run a statement; the number of rows it touched."""

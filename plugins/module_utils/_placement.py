@@ -18,8 +18,8 @@ _INSERT = """
 WITH place AS ({choice})
 INSERT INTO db_allocations (instance_id, customer_id, plan_tier, requires_dedicated, server_id, database_name, role_name,
     password_encrypted, connections, storage_bytes, expires_at)
-SELECT %(instance_id)s, %(customer_id)s, %(plan_tier)s, %(require_dedicated)s, place.id, %(database)s, %(role)s,
-    %(password)s, %(connections)s, %(storage_bytes)s, now() + %(ttl)s * interval '1 second'
+SELECT %(instance_id)s::uuid, %(customer_id)s::uuid, %(plan_tier)s::text, %(require_dedicated)s::boolean, place.id, %(database)s::text,
+    %(role)s::text, %(password)s::text, %(connections)s::integer, %(storage_bytes)s::bigint, now() + %(ttl)s::integer * interval '1 second'
 FROM place
 ON CONFLICT DO NOTHING
 RETURNING id"""
@@ -95,7 +95,7 @@ def place(inventory: Inventory, cipher: Cipher, request: Request, plan: Mapping[
     for attempt in range(3):
         arguments = _arguments(cipher, request, plan, policy, attempt)
         kind = placement_of(request, plan)
-        if inventory.row(_INSERT.format(choice=_candidates.choice(kind, policy.strategy)), arguments):
+        if inventory.prepared(_INSERT.format(choice=_candidates.choice(kind, policy.strategy)), arguments):
             return Place(request.instance_id, True, considered(inventory, request, plan, policy.strategy))
         existing = inventory.allocations([request.instance_id])
         if existing:

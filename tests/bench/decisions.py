@@ -44,14 +44,21 @@ class _Recorder(Inventory):
 
     sent: List[str]
 
-    def rows(self, statement: str, arguments: Optional[Mapping[str, Any]] = None) -> Any:
+    def _note(self, statement: str, arguments: Optional[Mapping[str, Any]]) -> None:
         with self._connection.cursor() as cursor:
             self.sent.append(cursor.mogrify(statement, arguments).decode())
+
+    def rows(self, statement: str, arguments: Optional[Mapping[str, Any]] = None) -> Any:
+        self._note(statement, arguments)
         return super().rows(statement, arguments)
+
+    def execute(self, statement: str, arguments: Optional[Mapping[str, Any]] = None) -> int:
+        self._note(statement, arguments)
+        return super().execute(statement, arguments)
 
 
 def recorded_decision(registry: fleet.Fleet) -> List[str]:
-    """What ``_placement.place`` sends for a new instance until its place is taken."""
+    """What ``_placement.place`` sends for a new instance until its place is taken: a PREPARE, and its EXECUTE."""
     _Recorder.sent = []
     with _Recorder(registry.login()) as inventory:
         plan = inventory.plans()["standard"]
@@ -59,15 +66,16 @@ def recorded_decision(registry: fleet.Fleet) -> List[str]:
         request = _placement.Request(_INSTANCE, _CUSTOMER, "standard")
         _placement.place(inventory, fleet.new_cipher(), request, plan, _placement.Policy())
     registry.empty()
-    last = next(number for number, statement in enumerate(_Recorder.sent) if "INSERT INTO db_allocations" in statement)
+    last = next(number for number, statement in enumerate(_Recorder.sent) if statement.startswith("EXECUTE"))
     return _Recorder.sent[: last + 1]
 
 
 def decision(registry: fleet.Fleet) -> str:
-    """A script that does just that, each time for another instance."""
+    """A script that does just that, each time for another instance; as in place(), a connection prepares once."""
     script = _NEW_IDS
     for statement in recorded_decision(registry):
-        script += statement.strip() + ";\n"
+        once = statement.startswith("PREPARE")
+        script += "{0}{1};\n{2}".format("\\if :number = 1\n" if once else "", statement.strip(), "\\endif\n" if once else "")
     for stand_in, variable in _VARIABLES.items():
         # Before "_user" pgbench would take the name's end for a part of the variable's.
         script = re.sub(stand_in + "(?!_)", variable, script)
