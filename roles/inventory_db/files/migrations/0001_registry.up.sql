@@ -235,8 +235,8 @@ BEGIN
     RETURN NEW;
 END $$;
 
--- active and full follow the count, whoever changed it; nobody needs to remember to.
-CREATE FUNCTION db_servers_follow_count() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
+-- active and full follow the count, whoever changed it; nobody needs to remember to. It names no table, so it needs no search_path of its own.
+CREATE FUNCTION db_servers_follow_count() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF NEW.status = 'active' AND NEW.max_instances > 0 AND NEW.current_instances >= NEW.max_instances THEN
         NEW.status := 'full';
@@ -271,19 +271,19 @@ CREATE TRIGGER record_start AFTER INSERT ON db_servers FOR EACH ROW EXECUTE FUNC
 CREATE TRIGGER record_step AFTER UPDATE ON db_servers FOR EACH ROW
     WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION db_servers_record();
 
--- The counters of a server are the sum of what its allocations hold, and only this function writes them.
+-- The counters of a server are the sum of what its allocations hold, and only these two functions write them.
 -- A released database takes storage until it is dropped; a place and connections only while it is live.
 CREATE FUNCTION db_allocations_count() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     live constant text[] := ARRAY['reserved', 'active', 'migrating', 'releasing'];
-    had_place boolean := TG_OP = 'UPDATE' AND OLD.status = ANY (live);
+    had_place boolean := OLD.status = ANY (live);
     has_place boolean := NEW.status = ANY (live);
-    had_bytes bigint := CASE WHEN had_place OR (TG_OP = 'UPDATE' AND OLD.status = 'released' AND OLD.dropped_at IS NULL)
+    had_bytes bigint := CASE WHEN had_place OR (OLD.status = 'released' AND OLD.dropped_at IS NULL)
                              THEN OLD.storage_bytes ELSE 0 END;
     has_bytes bigint := CASE WHEN has_place OR (NEW.status = 'released' AND NEW.dropped_at IS NULL)
                              THEN NEW.storage_bytes ELSE 0 END;
 BEGIN
-    IF TG_OP = 'UPDATE' AND OLD.server_id IS DISTINCT FROM NEW.server_id THEN
+    IF OLD.server_id <> NEW.server_id THEN
         UPDATE db_servers SET current_instances = current_instances - had_place::int,
             promised_connections = promised_connections - CASE WHEN had_place THEN OLD.connections ELSE 0 END,
             promised_storage_bytes = promised_storage_bytes - had_bytes
@@ -292,17 +292,29 @@ BEGIN
         had_bytes := 0;
     END IF;
     IF (has_place, has_bytes) IS DISTINCT FROM (had_place, had_bytes)
-       OR (has_place AND TG_OP = 'UPDATE' AND OLD.connections <> NEW.connections) THEN
+       OR (has_place AND OLD.connections <> NEW.connections) THEN
         UPDATE db_servers SET current_instances = current_instances + has_place::int - had_place::int,
             promised_connections = promised_connections + CASE WHEN has_place THEN NEW.connections ELSE 0 END
                                    - CASE WHEN had_place THEN OLD.connections ELSE 0 END,
             promised_storage_bytes = promised_storage_bytes + has_bytes - had_bytes
         WHERE id = NEW.server_id;
     END IF;
-    IF TG_OP = 'INSERT' OR OLD.status <> NEW.status THEN
+    IF OLD.status <> NEW.status THEN
         INSERT INTO db_events (kind, server_id, allocation_id, instance_id)
         VALUES ('allocation.' || NEW.status, NEW.server_id, NEW.id, NEW.instance_id);
     END IF;
+    RETURN NULL;
+END $$;
+
+-- A new row is a reservation and nothing else: the short way, since placement waits for it.
+CREATE FUNCTION db_allocations_take_place() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    UPDATE db_servers SET current_instances = current_instances + 1,
+        promised_connections = promised_connections + NEW.connections,
+        promised_storage_bytes = promised_storage_bytes + NEW.storage_bytes
+    WHERE id = NEW.server_id;
+    INSERT INTO db_events (kind, server_id, allocation_id, instance_id)
+    VALUES ('allocation.reserved', NEW.server_id, NEW.id, NEW.instance_id);
     RETURN NULL;
 END $$;
 
@@ -317,7 +329,7 @@ CREATE TRIGGER a_refuse_start BEFORE INSERT ON db_allocations FOR EACH ROW
 CREATE TRIGGER a_refuse_step BEFORE UPDATE OF status ON db_allocations FOR EACH ROW
     WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION db_refuse_step('allocation');
 CREATE TRIGGER b_stamp BEFORE UPDATE ON db_allocations FOR EACH ROW EXECUTE FUNCTION db_allocations_stamp();
-CREATE TRIGGER count_start AFTER INSERT ON db_allocations FOR EACH ROW EXECUTE FUNCTION db_allocations_count();
+CREATE TRIGGER count_start AFTER INSERT ON db_allocations FOR EACH ROW EXECUTE FUNCTION db_allocations_take_place();
 CREATE TRIGGER count_step AFTER UPDATE OF status, server_id, connections, storage_bytes, dropped_at ON db_allocations
     FOR EACH ROW EXECUTE FUNCTION db_allocations_count();
 
