@@ -25,7 +25,7 @@ take the ratios, not the milliseconds. PostgreSQL runs with `fsync` on.
 
 A decision is the statement that the module `allocation` sends for a new instance: choose, lock, insert, count and record, with every rule and
 trigger of the registry. It is recorded from the code and run by pgbench, which prepares it
-once a connection as the code does. Beside it, with its statements sent as they are:
+once a connection as the code does. The ways beside it are not prepared, which leaves "of bare" somewhat too high:
 
 - **bare**: `BEGIN; UPDATE … SET taken = taken + 1 WHERE id = <a random one>; INSERT …; COMMIT` on two plain tables. It chooses nothing and checks nothing.
 - **read, then increment**: look for the emptiest, then that same transaction.
