@@ -27,14 +27,14 @@ CREATE TABLE bare_places (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), counter
 CREATE INDEX ON bare_counters (taken, id);
 GRANT SELECT, INSERT, UPDATE ON bare_counters, bare_places TO database_service;
 """
-# Rows as they are once a pool is active; the triggers that lead there step by step are not what is measured.
+# Rows as they are once a pool is active, one made after another; the triggers that lead there step by step are not what is measured.
 _FILL = """
 SET session_replication_role = replica;
 TRUNCATE db_servers, db_allocations, db_events, db_tenant_migrations, db_health_checks, bare_counters, bare_places;
 INSERT INTO db_servers (name, server_type, backend, host, port, status, health_status, max_instances, connection_budget,
-    storage_budget_bytes, cpu_limit, memory_limit_bytes, activated_at)
+    storage_budget_bytes, cpu_limit, memory_limit_bytes, created_at, activated_at)
 SELECT 'postgres-pool-' || n, 'shared', 'process', '10.' || n / 65536 || '.' || n / 256 %% 256 || '.' || n %% 256, 5432, 'active', 'healthy',
-    %(places)s, %(places)s * 6, %(places)s * (5::bigint << 30), 2, 4::bigint << 30, now()
+    %(places)s, %(places)s * 6, %(places)s * (5::bigint << 30), 2, 4::bigint << 30, now() + n * interval '1 microsecond', now()
 FROM generate_series(1, %(servers)s) n;
 INSERT INTO bare_counters (id, places) SELECT n, %(places)s FROM generate_series(1, %(servers)s) n;
 RESET session_replication_role;

@@ -134,10 +134,8 @@ CREATE TABLE db_servers (
 CREATE UNIQUE INDEX db_servers_address ON db_servers (host, port) WHERE status <> 'deprovisioned';
 CREATE UNIQUE INDEX db_servers_one_dedicated ON db_servers (dedicated_instance_id)
     WHERE status IN ('provisioning', 'initializing', 'active', 'full', 'maintenance');
--- The two orders in which a pool is looked for; only what can be chosen is in them.
-CREATE INDEX db_servers_by_priority ON db_servers (priority, load, id)
-    WHERE server_type = 'shared' AND status = 'active' AND allocation_strategy = 'auto';
-CREATE INDEX db_servers_by_load ON db_servers (load, id)
+-- The order in which a pool is looked for; only what can be chosen is in it. The other strategies sort: every index here is written at each placement.
+CREATE INDEX db_servers_by_priority ON db_servers (priority, load, created_at, id)
     WHERE server_type = 'shared' AND status = 'active' AND allocation_strategy = 'auto';
 CREATE INDEX db_servers_in_the_making ON db_servers (created_at) WHERE status IN ('provisioning', 'initializing');
 
