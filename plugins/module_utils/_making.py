@@ -139,6 +139,13 @@ def _budgets(new: NewServer, kind: str, plan: Optional[Mapping[str, Any]]) -> Di
                 ),
                 "Raise memory_limit to {0} MiB or more.".format(memory_needed(needed) >> 20),
             )
+        if plan and plan["storage_bytes"] > new.storage_limit_bytes:
+            raise PoolsError(
+                "The storage_limit of {0} MiB for a new pool is less than the {1} MiB that one tenant of plan {2} takes.".format(
+                    new.storage_limit_bytes >> 20, plan["storage_bytes"] >> 20, plan["plan_tier"]
+                ),
+                "Raise storage_limit.",
+            )
         return {
             "max_instances": new.max_instances if kind == "shared" else 1,
             "connection_budget": min(fit, new.max_instances * new.connections_per_instance),

@@ -12,10 +12,20 @@ from ._allocation import NEW_SERVER_OPTIONS
 from ._candidates import IN_THE_MAKING
 from ._errors import PoolsError
 from ._inventory import Inventory, plain
-from ._making import NewServer, claim_making, make_server, refuse_other_key
+from ._making import CONNECTIONS_PER_INSTANCE, NewServer, claim_making, make_server, refuse_other_key
 from ._secrets import Cipher
+from ._sizing import memory_needed, parse_size, tenant_connections
 
-RECORDED = ("host", "port", "postgres_version", "swarm_service_id", "swarm_service_name", "health_status")
+RECORDED = (
+    "host",
+    "port",
+    "postgres_version",
+    "postgres_image",
+    "cpu_limit",
+    "swarm_service_id",
+    "swarm_service_name",
+    "health_status",
+)
 OPTIONS: Dict[str, Any] = dict(
     name=dict(type="str"),
     state=dict(
@@ -27,6 +37,7 @@ OPTIONS: Dict[str, Any] = dict(
     instance_id=dict(type="str"),
     customer_id=dict(type="str"),
     plan_tier=dict(type="str"),
+    spare=dict(type="int"),
     new_server=dict(type="dict", options=NEW_SERVER_OPTIONS),
     lease=dict(type="str"),
     lease_seconds=dict(type="int", default=120),
@@ -34,6 +45,9 @@ OPTIONS: Dict[str, Any] = dict(
     host=dict(type="str"),
     port=dict(type="int"),
     postgres_version=dict(type="str"),
+    postgres_image=dict(type="str"),
+    cpu_limit=dict(type="float"),
+    memory_limit=dict(type="str"),
     swarm_service_id=dict(type="str"),
     swarm_service_name=dict(type="str"),
     health_status=dict(type="str", choices=["unknown", "healthy", "degraded", "unhealthy"]),
@@ -49,12 +63,16 @@ def work(params: Mapping[str, Any], inventory: Inventory, cipher: Cipher) -> Dic
     name = params["name"]
     if params["state"] == "provisioning" and not params["lease"]:
         name, result["changed"] = _wanted(params, inventory, cipher, before)
+        if name is None:
+            return dict(result, server=None, admin_password_encrypted=None)
         claimed = claim_making(inventory, [name], params["lease_seconds"])
         result["lease"] = claimed[1] if claimed else None
     else:
         if name is None:
             raise PoolsError("state {0} needs the server's name.".format(params["state"]))
         values = {column: params[column] for column in RECORDED if params[column] is not None}
+        if params["memory_limit"] is not None and before:
+            values.update(_memory(params, before[0]))
         if params["state"] == "error" or params["reason"]:
             values["status_reason"] = (params["reason"] or "no reason was given")[:2000]
         elif params["state"] == "active":
@@ -71,7 +89,7 @@ def work(params: Mapping[str, Any], inventory: Inventory, cipher: Cipher) -> Dic
 
 def _wanted(
     params: Mapping[str, Any], inventory: Inventory, cipher: Cipher, before: List[Dict[str, Any]]
-) -> Tuple[str, bool]:
+) -> Tuple[Optional[str], bool]:
     if before:
         return before[0]["name"], False
     if not params["new_server"]:
@@ -97,6 +115,8 @@ def _wanted(
         unfinished = _unfinished(inventory, instance_id) if params["name"] is None else None
         if unfinished:
             return unfinished, False
+        if params["spare"] is not None and _empty_pools(inventory) >= params["spare"]:
+            return None, False
         made = make_server(
             inventory, cipher, new, params["server_type"], plan, customer_id, instance_id, params["name"]
         )
@@ -113,6 +133,38 @@ def _unfinished(inventory: Inventory, instance_id: Optional[str]) -> Optional[st
         {"instance": instance_id, "making": list(IN_THE_MAKING)},
     )
     return found["name"] if found else None
+
+
+def _memory(params: Mapping[str, Any], row: Mapping[str, Any]) -> Dict[str, Any]:
+    """The columns that follow from a server's memory.
+
+    :raises PoolsError: less than what its tenants were promised needs.
+    """
+    memory = parse_size(params["memory_limit"])
+    fit, promised = tenant_connections(memory), row["promised_connections"]
+    if row["server_type"] == "shared":
+        per_instance = (params["new_server"] or {}).get("connections_per_instance") or CONNECTIONS_PER_INSTANCE
+        wanted = row["max_instances"] * per_instance
+    else:
+        wanted = row["connection_budget"]
+    if fit < max(1, promised):
+        raise PoolsError(
+            "{0} MiB of memory fit {1} connections of tenants, {2} are promised on {3}.".format(
+                memory >> 20, fit, promised, row["name"]
+            ),
+            "Give {0} MiB or more, or move tenants away first.".format(memory_needed(max(1, promised)) >> 20),
+        )
+    return {"memory_limit_bytes": memory, "connection_budget": min(fit, wanted)}
+
+
+def _empty_pools(inventory: Inventory) -> int:
+    """Pools that placement may choose and that nobody is in, those in the making among them."""
+    return int(
+        inventory.rows(
+            "SELECT count(*) FROM db_servers WHERE server_type = 'shared' AND allocation_strategy = 'auto' AND current_instances = 0"
+            " AND status IN ('provisioning', 'initializing', 'active') AND health_status IN ('healthy', 'unknown')"
+        )[0]["count"]
+    )
 
 
 def _admin_password(inventory: Inventory, name: str) -> Optional[str]:

@@ -39,6 +39,11 @@ options:
   plan_tier:
     description: The plan that says how large a dedicated server is.
     type: str
+  spare:
+    description:
+      - With O(state=provisioning), no O(name) and O(server_type=shared), begin a pool only when fewer than this many pools are empty.
+      - A pool that was begun and that nobody makes is taken up in any case. Where there is nothing to do, RV(server) is null.
+    type: int
   lease:
     description: What an earlier call gave the maker; steps of a server in the making need it while it has not run out.
     type: str
@@ -57,6 +62,18 @@ options:
     type: int
   postgres_version:
     description: Record this version.
+    type: str
+  postgres_image:
+    description: Record this image. The role C(server_update) then deploys it.
+    type: str
+  cpu_limit:
+    description: Record this limit, in CPUs.
+    type: float
+  memory_limit:
+    description:
+      - Record this limit, in bytes or with a unit such as V(8G), and with it the connections that it fits, up to
+        C(connections_per_instance) of O(new_server) (or 6) for each tenant of a pool.
+      - Refused where tenants were promised more connections than it fits.
     type: str
   swarm_service_id:
     description: Record the service's id.
@@ -112,7 +129,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 server:
-  description: The row as it is after the call, without its password.
+  description: The row as it is after the call, without its password. Null when O(spare) asked for nothing.
   returned: success
   type: dict
   sample:

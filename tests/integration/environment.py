@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import hashlib
 import json
 import os
@@ -323,6 +324,14 @@ def inventory_dump(connection: Any) -> Dict[str, Any]:
             name: rows(connection, 'SELECT last_value, is_called FROM "{0}"'.format(name)) for name in sequences
         },
     }
+
+
+def difference(before: Dict[str, Any], after: Dict[str, Any]) -> List[str]:
+    """What differs between two dumps, line by line."""
+    shown = [json.dumps(one, indent=1, default=str, sort_keys=True).splitlines() for one in (before, after)]
+    return [
+        line for line in difflib.unified_diff(*shown, n=0, lineterm="") if not line.startswith(("---", "+++", "@@"))
+    ]
 
 
 def discard(path: Path) -> None:

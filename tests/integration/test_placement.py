@@ -153,10 +153,18 @@ def test_the_order_of_each_strategy(registry, strategy, expected):
     assert registry.place(making=False, strategy=strategy)["server"] == expected
 
 
+@pytest.mark.parametrize("health", ["unknown", "healthy"])
+def test_among_equals_the_emptier_one_and_then_the_older(registry, health):
+    registry.pool("older", places=10, health_status=health)
+    registry.pool("younger", places=10, health_status=health)
+    assert [registry.place(making=False)["server"] for _one in range(4)] == ["older", "younger", "older", "younger"]
+
+
 def test_each_server_that_is_not_chosen_has_its_reason(registry):
     registry.pool("chosen")
     registry.pool("manual", allocation_strategy="manual")
     registry.pool("ill", health_status="unhealthy")
+    registry.pool("worse", health_status="degraded")
     registry.pool("closed", status="maintenance", status_reason="new disk")
     registry.pool("broken", status="error", status_reason="no route")
     registry.pool("narrow", connection_budget=5)
@@ -171,6 +179,7 @@ def test_each_server_that_is_not_chosen_has_its_reason(registry):
             "chosen": None,
             "manual": "it takes allocations by hand only (allocation_strategy is manual)",
             "ill": "its health is unhealthy",
+            "worse": "its health is degraded",
             "closed": "it is maintenance: new disk",
             "broken": "it is error: no route",
             "narrow": "0 of 5 connections are promised, the plan takes 6",

@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 from typing import Any, Dict, Iterator, List, NamedTuple
 
 import pytest
-from environment import PLAYBOOKS, Environment, Outcome, environment, instances
+from environment import PLAYBOOKS, Environment, Outcome, difference, environment, instances
 
 SHARED, QUICK, OWN = instances(3)
 PREMIUM = dict(OWN, plan_tier="premium")
@@ -86,13 +84,6 @@ def changes(scratch: Environment, before: Dict[str, Any], outcome: Outcome, what
     outcome.succeeded()
     after = scratch.dump()
     return [] if before == after else ["{0} changed:".format(what), *difference(before, after)]
-
-
-def difference(before: Dict[str, Any], after: Dict[str, Any]) -> List[str]:
-    shown = [json.dumps(one, indent=1, default=str, sort_keys=True).splitlines() for one in (before, after)]
-    return [
-        line for line in difflib.unified_diff(*shown, n=0, lineterm="") if not line.startswith(("---", "+++", "@@"))
-    ]
 
 
 def test_the_dump_sees_a_change(scratch: Environment) -> None:

@@ -75,6 +75,19 @@ def test_down_to_nothing_and_up_again_gives_the_same(registry):
     assert shape(registry) == before
 
 
+def test_a_server_carries_all_that_an_operator_asks_of_it(registry):
+    asked = (
+        "name host port server_type max_instances swarm_service_id swarm_service_name node_placement status health_status last_health_check"
+        " health_check_failures cpu_limit memory_limit_bytes storage_path storage_budget_bytes postgres_version postgres_image admin_user"
+        " allocation_strategy priority dedicated_customer_id dedicated_instance_id created_at created_by updated_at updated_by"
+    )
+    columns = registry.query("SELECT column_name FROM information_schema.columns WHERE table_name = 'db_servers'")
+    assert set(asked.split()) <= {name for (name,) in columns}
+    tables = registry.query("SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'")
+    kept = {"db_servers", "db_allocations", "db_plans", "db_tenant_migrations", "db_health_checks", "db_events", "db_schema_versions"}
+    assert kept <= {name for (name,) in tables}
+
+
 def test_nothing_is_pending_once_it_is_up(registry):
     assert schema_of(registry).pending(None) == ([], [])
 

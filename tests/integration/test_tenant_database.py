@@ -22,7 +22,7 @@ import psycopg2
 import psycopg2.extensions
 import pytest
 import yaml
-from ansible_collections.saasodoo.postgres_pools.plugins.module_utils import _tenant_sql
+from ansible_collections.saasodoo.postgres_pools.plugins.module_utils import _tenant_servers, _tenant_sql
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._errors import PoolsError
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._tenant_report import answer, arrange
 from ansible_collections.saasodoo.postgres_pools.plugins.modules import tenant_database
@@ -359,6 +359,26 @@ def test_the_same_database_asked_for_by_eight_at_once(server: RunningServer) -> 
         thread.join()
     assert [result.get("msg") for result in results] == [None] * 8
     assert sum(result["databases"][0]["changed"] for result in results) == 1
+
+
+@pytest.mark.parametrize("most", [3, 1])
+def test_as_many_at_a_time_as_asked_for(server: RunningServer, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    together, lock, running, seen = threading.Barrier(most), threading.Lock(), [0], [0]
+    real = _tenant_servers._converge_one
+
+    def counted(*arguments: Any) -> None:
+        with lock:
+            running[0] += 1
+            seen[0] = max(seen[0], running[0])
+        # Nobody gets past it before as many are here.
+        together.wait(20)
+        real(*arguments)
+        with lock:
+            running[0] -= 1
+
+    monkeypatch.setattr(_tenant_servers, "_converge_one", counted)
+    done(server, *({"name": f"side{number}", "profile": "plain"} for number in range(3)), max_parallel=most)
+    assert seen == [most]
 
 
 def test_somebody_without_our_lock_is_outwaited(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,7 +128,8 @@ CREATE TABLE db_servers (
     CONSTRAINT db_servers_dedicated_to_one CHECK
         ((server_type = 'dedicated') = (dedicated_instance_id IS NOT NULL)
          AND (server_type <> 'dedicated' OR (max_instances = 1 AND dedicated_customer_id IS NOT NULL))),
-    CONSTRAINT db_servers_platform_takes_none CHECK (server_type <> 'platform' OR max_instances = 0)
+    CONSTRAINT db_servers_platform_takes_none CHECK (server_type <> 'platform' OR max_instances = 0),
+    CONSTRAINT db_servers_emptied_first CHECK (status NOT IN ('deprovisioning', 'deprovisioned') OR current_instances = 0)
 );
 
 CREATE UNIQUE INDEX db_servers_address ON db_servers (host, port) WHERE status <> 'deprovisioned';

@@ -1,0 +1,169 @@
+#!/usr/bin/python
+# Copyright (c) 2026 The saasodoo.postgres_pools authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: server_health
+short_description: Ask a PostgreSQL server whether it serves
+version_added: 0.1.0
+description:
+  - Logs in as the administrator, reads a table, and says the server's version. A server that only accepts connections is not healthy.
+  - Runs on a client host, which reaches the servers.
+extends_documentation_fragment:
+  - saasodoo.postgres_pools.inventory_db.keys
+attributes:
+  check_mode:
+    description: It only looks.
+    support: full
+  diff_mode:
+    description: Nothing is changed.
+    support: none
+options:
+  login_host:
+    description: Name or address of the server.
+    type: str
+    required: true
+  login_port:
+    description: Its port.
+    type: int
+    default: 5432
+  login_user:
+    description: Its administrator.
+    type: str
+    default: postgres
+  login_password:
+    description: The administrator's password. This or O(login_password_encrypted) is required.
+    type: str
+  login_password_encrypted:
+    description: The same, encrypted with the secret key as the inventory database keeps it.
+    type: str
+  ssl_mode:
+    description: How far TLS is asked for, as libpq's C(sslmode).
+    type: str
+    default: prefer
+    choices: [allow, disable, prefer, require, verify-ca, verify-full]
+  ca_cert:
+    description: File with the certificates of the authorities that the server's certificate is checked against.
+    type: path
+  timeout:
+    description: Seconds within which the server has to answer. Until then it is asked again.
+    type: int
+    default: 5
+requirements:
+  - psycopg2
+author:
+  - The saasodoo.postgres_pools authors (@saasodoo)
+"""
+
+EXAMPLES = r"""
+- name: Ask the inventory database's own server
+  saasodoo.postgres_pools.server_health:
+    login_host: 127.0.0.1
+    login_port: "{{ inventory_port }}"
+    login_password: "{{ inventory_admin_password }}"
+"""
+
+RETURN = r"""
+version:
+  description: The server's C(server_version_num).
+  returned: success
+  type: int
+  sample: 180004
+data_directory:
+  description: Path of its data, as the server itself sees it.
+  returned: success
+  type: str
+  sample: /var/lib/postgresql/18/docker
+databases:
+  description: Databases beside PostgreSQL's own three, those in quarantine among them.
+  returned: success
+  type: list
+  elements: str
+  sample: [odoo_0123456789abcdef_01234567]
+latency_ms:
+  description: Milliseconds from the login to the answer.
+  returned: success
+  type: float
+  sample: 12.5
+"""
+
+import time
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.saasodoo.postgres_pools.plugins.module_utils import _connection
+from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._errors import PoolsError
+from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._registry_module import keys_spec, open_secrets
+
+# Reading pg_class proves that the data can be read; a connection alone is answered also where the storage is gone.
+_QUESTION = """
+SELECT current_setting('server_version_num')::int, current_setting('data_directory'), (SELECT count(*) FROM pg_class),
+    ARRAY(SELECT datname::text FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1') ORDER BY 1)
+"""
+
+
+def ask(params: dict, timeout: float) -> dict:
+    start = time.monotonic()
+    limits = {
+        "connect_timeout": max(2, int(timeout)),
+        "options": "-c statement_timeout={0}s".format(max(2, int(timeout))),
+    }
+    connection = _connection.connect(dict(params, connect_params=limits), "postgres")
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(_QUESTION)
+            version, data_directory, _tables, databases = cursor.fetchone()
+    except _connection.psycopg2.Error as error:
+        raise PoolsError(
+            "The server {0} lets in and does not answer: {1}.".format(params["login_host"], " ".join(str(error).split()))
+        ) from error
+    finally:
+        connection.close()
+    return {
+        "version": version,
+        "data_directory": data_directory,
+        "databases": databases,
+        "latency_ms": round((time.monotonic() - start) * 1000, 1),
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "login_host": {"type": "str", "required": True},
+            "login_port": {"type": "int", "default": 5432},
+            "login_user": {"type": "str", "default": "postgres"},
+            "login_password": {"type": "str", "no_log": True},
+            "login_password_encrypted": {"type": "str", "no_log": False},
+            "ssl_mode": {
+                "type": "str",
+                "default": "prefer",
+                "choices": ["allow", "disable", "prefer", "require", "verify-ca", "verify-full"],
+            },
+            "ca_cert": {"type": "path"},
+            "timeout": {"type": "int", "default": 5},
+            **keys_spec(),
+        },
+        required_one_of=[("login_password", "login_password_encrypted")],
+        supports_check_mode=True,
+    )
+    if _connection.PSYCOPG2_IMPORT_ERROR:
+        module.fail_json(msg=missing_required_lib("psycopg2"), exception=_connection.PSYCOPG2_IMPORT_ERROR)
+    deadline = time.monotonic() + module.params["timeout"]
+    try:
+        open_secrets(module, [module.params], "login_password")
+        while True:
+            try:
+                module.exit_json(changed=False, **ask(module.params, deadline - time.monotonic()))
+            except PoolsError as error:
+                if time.monotonic() + 0.5 >= deadline or "authentication failed" in str(error):
+                    raise
+                time.sleep(0.5)
+    except PoolsError as error:
+        module.fail_json(msg=str(error))
+
+
+if __name__ == "__main__":
+    main()

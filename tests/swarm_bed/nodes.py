@@ -1,0 +1,110 @@
+# Copyright (c) 2026 The saasodoo.postgres_pools authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The nodes: containers with a dockerd of their own, on both networks, with CephFS mounted and joined to one Swarm."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Callable, List
+
+import ceph
+import image_cache
+import loaded
+from outer import answers, docker, in_node, node_runs, running_containers
+from outer import start as start_outer
+from processes import BedError, run, wait_for
+from settings import BED, CEPHFS_MOUNT, MANAGER, MANAGER_API, NODES, Node
+
+
+def side_by_side(step: Callable[[Node], None]) -> None:
+    with ThreadPoolExecutor(max_workers=len(NODES)) as workers:
+        list(workers.map(step, NODES))
+
+
+def start(node: Node) -> None:
+    if node.name in running_containers():
+        return
+    docker("rm", "--force", node.name, check=False)
+    ceph_folder = node.folder / "ceph"
+    ceph_folder.mkdir(parents=True, exist_ok=True)
+    loaded.place(node.folder / "docker")
+    create = ["create", "--name", node.name, "--hostname", node.name, *loaded.RIGHTS]
+    create += ["--network", "cluster", "--ip", node.address("cluster")]
+    # Nobody answers there, so a name that is not known is refused at once: an image that is not there fails in no time, as do the containers' lookups.
+    create += ["--dns", "127.0.0.1"]
+    create += ["--volume", "{0}:/var/lib/docker".format(node.folder / "docker"), "--volume", "{0}:/etc/ceph".format(ceph_folder)]
+    create += ["--tmpfs", "/run", "--tmpfs", "/tmp:exec", "--stop-timeout", "10"]
+    create += [image_cache.NODE.tag, *loaded.DAEMON, "--dns", "127.0.0.1"]
+    if node is MANAGER:
+        # For a controller outside the Swarm, on a network that only this machine reaches.
+        create += ["--host", MANAGER_API, "--tls=false"]
+    docker(*create)
+    docker("network", "connect", "--ip", node.address("storage"), "storage", node.name)
+    docker("start", node.name)
+
+
+def wait_until_up(node: Node) -> None:
+    wait_for("dockerd of {0} answers".format(node.name), 30, lambda: node_runs(node.name, "docker", "version"))
+
+
+def mounted(node: Node) -> bool:
+    return node_runs(node.name, "getfattr", "--absolute-names", "--only-values", "-n", "ceph.cluster_fsid", CEPHFS_MOUNT)
+
+
+def mount(node: Node) -> None:
+    if mounted(node):
+        return
+    ceph.write_client(node)
+    unmount(node)
+    in_node(node.name, "mkdir", "-p", CEPHFS_MOUNT)
+    in_node(node.name, *ceph.mount_command(node), limit=60)
+    wait_for("CephFS is mounted on {0}".format(node.name), 30, lambda: mounted(node))
+
+
+def unmount(node: Node) -> None:
+    """Also where ceph-fuse is dead, or its session was closed by the cluster: then nothing else takes the mount away."""
+    if node_runs(node.name, "mountpoint", "-q", CEPHFS_MOUNT) or not node_runs(node.name, "stat", CEPHFS_MOUNT):
+        in_node(node.name, "umount", CEPHFS_MOUNT, check=False, limit=10)
+        in_node(node.name, "pkill", "-KILL", "-x", "ceph-fuse", check=False, limit=10)
+        in_node(node.name, "umount", "--lazy", CEPHFS_MOUNT, check=False, limit=10)
+
+
+def swarm_state(node: Node) -> str:
+    return in_node(node.name, "docker", "info", "--format", "{{.Swarm.LocalNodeState}}", limit=20)
+
+
+def join_swarm() -> None:
+    if swarm_state(MANAGER) != "active":
+        in_node(MANAGER.name, "docker", "swarm", "init", "--advertise-addr", MANAGER.address("cluster"))
+    token = in_node(MANAGER.name, "docker", "swarm", "join-token", "--quiet", "worker")
+    for node in NODES[1:]:
+        if swarm_state(node) != "active":
+            address = node.address("cluster")
+            in_node(node.name, "docker", "swarm", "join", "--token", token, "--advertise-addr", address, MANAGER.address("cluster") + ":2377")
+    wait_for("all nodes are ready in the Swarm", 30, lambda: ready_nodes() == sorted(node.name for node in NODES), pause=0.3)
+
+
+def ready_nodes() -> List[str]:
+    listed = in_node(MANAGER.name, "docker", "node", "ls", "--format", "{{.Hostname}} {{.Status}}", limit=20, check=False)
+    return sorted(line.split()[0] for line in listed.splitlines() if line.endswith(" Ready"))
+
+
+def remove() -> None:
+    """Killed, not asked: what they hold is thrown away with them."""
+    if (BED / "nodes").exists() and not answers():
+        # A dockerd that died left its containers running; a new one finds them.
+        start_outer()
+    running = running_containers()
+    if running:
+        docker("kill", *running, check=False, limit=20)
+    for node in NODES:
+        docker("rm", "--force", "--volumes", node.name, check=False, limit=30)
+        end = time.monotonic() + 10
+        while node.folder.exists():
+            shutil.rmtree(node.folder, ignore_errors=True)
+            if time.monotonic() > end:
+                raise BedError("{0} cannot be removed: {1}".format(node.folder, run("ls", "-R", str(node.folder), check=False)[:500]))
+            time.sleep(0.1)
