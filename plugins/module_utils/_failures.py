@@ -13,7 +13,7 @@ _TRANSIENT = re.compile(
     r"cannot be reached|connection (aborted|refused|reset|timed out)|temporary failure|read timed out|deadline exceeded"
     r"|code = (unavailable|deadlineexceeded|canceled)|swarm does not have a leader|update out of sequence"
     r"|server misbehaving|too many requests|context canceled|error while fetching server api version"
-    r"|is not a (live )?cephfs|no cephfs|not mounted|does not answer within|transport endpoint is not connected"
+    r"|nothing is mounted at|hangs at|transport endpoint is not connected"
     r"|bind source path does not exist",
     re.IGNORECASE,
 )

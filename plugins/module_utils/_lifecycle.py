@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from ._candidates import IN_THE_MAKING
 from ._errors import PoolsError
-from ._inventory import Inventory
+from ._inventory import CA_CERTIFICATE, Inventory
 from ._names import quarantine_name
 
 MADE = ("active", "full", "maintenance")
@@ -96,11 +96,11 @@ def due_for_drop(inventory: Inventory, instance_ids: Optional[Sequence[str]] = N
     """Released databases whose time has passed, of *instance_ids* or of all."""
     return inventory.rows(
         'SELECT a.id::text AS allocation_id, a.instance_id::text, a.database_name AS database, a.role_name AS "user",'
-        " a.quarantine_name, s.name AS server, s.host, s.port, s.admin_user, s.admin_password_encrypted"
+        " a.quarantine_name, s.name AS server, s.host, s.port, s.tls, s.admin_user, s.admin_password_encrypted, {0}"
         " FROM db_allocations a JOIN db_servers s ON s.id = a.server_id"
         " WHERE a.status = 'released' AND a.dropped_at IS NULL AND a.drop_after <= now()"
         " AND s.status IN ('active', 'full', 'maintenance')"
-        " AND (%(ids)s::uuid[] IS NULL OR a.instance_id = ANY (%(ids)s::uuid[])) ORDER BY a.drop_after",
+        " AND (%(ids)s::uuid[] IS NULL OR a.instance_id = ANY (%(ids)s::uuid[])) ORDER BY a.drop_after".format(CA_CERTIFICATE),
         {"ids": list(instance_ids) if instance_ids is not None else None},
     )
 

@@ -11,11 +11,12 @@ from ._errors import PoolsError
 from ._inventory import Inventory
 from ._secrets import Cipher, new_password
 
-# Every column that holds an encrypted password, with what names its row in a message.
+# Every column that holds an encrypted password or key, with what names its row in a message.
 _ENCRYPTED = (
     ("db_servers", "admin_password_encrypted", "'server ' || name"),
     ("db_allocations", "password_encrypted", "'instance ' || instance_id"),
     ("db_allocations", "next_password_encrypted", "'instance ' || instance_id"),
+    ("db_authorities", "private_key_encrypted", "'authority ' || name"),
 )
 
 

@@ -50,7 +50,8 @@ class ServerDirectory:
                 raise PoolsError("{0} is not a directory.".format(self.path))
             return False
         # Asked twice, since another run may make the lock between the first look and the second.
-        if not os.path.lexists(self._lock) and os.listdir(self.path) and not os.path.lexists(self._lock):
+        # The TLS files are there before the server is.
+        if not os.path.lexists(self._lock) and set(os.listdir(self.path)) - {"tls"} and not os.path.lexists(self._lock):
             raise PoolsError("{0} holds something else than a server.".format(self.path), "Choose an empty path.")
         return os.path.lexists(self._lock)
 

@@ -20,6 +20,11 @@ SECONDS_WITHOUT_NODE = 20
 
 _CAUSES = (
     (
+        r"no suitable node(?=.*insufficient resources).*scheduling constraints",
+        "No node has both the label that servers are placed by and the memory and the CPUs that the server reserves.",
+        "Put a node into the group database_nodes and run playbooks/prepare.yml, or free one.",
+    ),
+    (
         r"no suitable node.*insufficient resources",
         "No node has the memory or the CPUs that the server reserves.",
         "Add a node, free one, or give servers a smaller memory_limit and cpu_limit.",
@@ -120,11 +125,15 @@ def _state_of(current: Sequence[Mapping[str, Any]]) -> Verdict:
     return Verdict("waiting", words, newest.get("NodeID"), error)
 
 
+def is_full(log: Sequence[str]) -> bool:
+    """Whether the log says that the storage is full: another start cannot help."""
+    return any(re.search(_FULL[0], line, re.IGNORECASE) for line in log)
+
+
 def explain(error: Optional[str], log: Sequence[str] = ()) -> List[str]:
     """The cause of a task's error in a sentence, and what to do; empty when it is none that is known."""
-    for line in reversed(log):
-        if re.search(_FULL[0], line, re.IGNORECASE):
-            return list(_FULL[1:])
+    if is_full(log):
+        return list(_FULL[1:])
     for pattern, cause, remedy in _CAUSES:
         if error and re.search(pattern, error, re.IGNORECASE):
             return [cause, remedy]

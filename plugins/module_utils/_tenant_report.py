@@ -12,6 +12,8 @@ from ._tenant import wanted
 from ._tenant_servers import Orders, Outcome, Server, converge, group
 
 _LOGIN = ("login_host", "login_port", "login_user", "login_password")
+# What a server with TLS asks for: options of one database, on the right as those of the connection.
+_TLS = {"login_ssl_mode": "ssl_mode", "login_ca_certificate": "ca_certificate"}
 _CONNECTION = (
     *_LOGIN,
     "login_unix_socket",
@@ -21,6 +23,7 @@ _CONNECTION = (
     "ssl_key",
     "connect_params",
     "connect_timeout",
+    "ca_certificate",
 )
 
 
@@ -36,6 +39,7 @@ def arrange(params: Mapping[str, Any], check_mode: bool) -> Tuple[List[Server], 
     for raw in params["databases"]:
         login = {option: params.get(option) for option in _CONNECTION}
         login.update((option, raw[option]) for option in _LOGIN if raw.get(option) not in (None, ""))
+        login.update((keyword, raw[option]) for option, keyword in _TLS.items() if raw.get(option))
         items.append((login, wanted(raw, params["state"])))
     return group(items), Orders(params["state"], params["max_parallel"], params["require_wall"], check_mode)
 

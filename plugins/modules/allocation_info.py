@@ -65,7 +65,8 @@ allocations:
       database: odoo_7d1f0f4e2f0b4a38_0b6c5c1e
       user: odoo_7d1f0f4e2f0b4a38_0b6c5c1e_user
 connections:
-  description: For each active allocation C(instance_id), C(server), C(host), C(port), C(database), C(user), C(password), C(sslmode) and C(dsn).
+  description: For each active allocation C(instance_id), C(server), C(host), C(port), C(database), C(user), C(password), C(sslmode) and C(dsn);
+    for a server with TLS also C(ca_certificate), the certificates of the authorities to trust, as PEM.
   returned: when O(credentials=true)
   type: list
   elements: dict

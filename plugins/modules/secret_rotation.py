@@ -45,6 +45,7 @@ rotated:
     db_servers.admin_password_encrypted: 3
     db_allocations.password_encrypted: 120
     db_allocations.next_password_encrypted: 0
+    db_authorities.private_key_encrypted: 1
 """
 
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils import _registry_module, _rotation

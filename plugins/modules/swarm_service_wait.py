@@ -121,6 +121,9 @@ def wait(module: AnsibleModule) -> dict:
         node = manager.node(verdict.node)
         words = verdict.words + (" on node {0}".format(node) if node else "")
         late = time.monotonic() >= deadline
+        ended = verdict.error and "non-zero exit" in verdict.error
+        if ended and _swarm_task.is_full(manager.log(params["name"], params["log_lines"])):
+            raise _failure(manager, params, verdict, node)
         if verdict.state == "failed" or (late and params["final"] and verdict.state != "ready"):
             raise _failure(manager, params, verdict, node)
         if verdict.state == "ready" or words != params["seen"] or late:

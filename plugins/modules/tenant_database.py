@@ -123,6 +123,13 @@ options:
       login_password_encrypted:
         description: The same, encrypted with the secret key.
         type: str
+      login_ssl_mode:
+        description: How far TLS is asked for there, if not by the module's O(ssl_mode).
+        type: str
+        choices: [allow, disable, prefer, require, verify-ca, verify-full]
+      login_ca_certificate:
+        description: Certificates of the authorities that the server's certificate is checked against, as PEM, if not those in the module's O(ca_cert).
+        type: str
   state:
     description:
       - V(present) makes what is missing and mends what differs.
@@ -328,6 +335,11 @@ def argument_spec() -> dict:
                 "login_user": {"type": "str"},
                 "login_password": {"type": "str", "no_log": True},
                 "login_password_encrypted": {"type": "str", "no_log": False},
+                "login_ssl_mode": {
+                    "type": "str",
+                    "choices": ["allow", "disable", "prefer", "require", "verify-ca", "verify-full"],
+                },
+                "login_ca_certificate": {"type": "str"},
             },
         },
         state={"type": "str", "choices": ["present", "quarantined", "absent"], "default": "present"},

@@ -284,11 +284,12 @@ def test_inventory_schema_through_ansible(scratch: Environment) -> None:
 )
 def test_inventory_schema_refuses(scratch: Environment, given: Dict[str, Any], says: str) -> None:
     """In this process, since only what the module answers is looked at; on a database that the test before left at version 2."""
-    login = {"login_host": "127.0.0.1", "login_port": scratch.port_base, "login_user": "postgres", "login_password": scratch.secret("inventory_admin")}
+    password = scratch.secret("inventory_admin")
+    login = {"login_host": "127.0.0.1", "login_port": scratch.port_base, "login_user": "postgres", "login_password": password}
     rest = {"login_db": "somebody_elses", "ssl_mode": "prefer", "connect_params": {}, "migrations": TWO, "version": None, "grants": ""}
     params = dict(login, **rest, service_role="database_service", discard=False, login_unix_socket="", ca_cert=None, ssl_cert=None, ssl_key=None)
     with pytest.raises(PoolsError) as refusal:
         inventory_schema.bring(dict(params, **given), check_mode=False)
     assert says in str(refusal.value)
-    with contextlib.closing(connect("127.0.0.1", scratch.port_base, "somebody_elses", "postgres", login["login_password"])) as connection:
+    with contextlib.closing(connect("127.0.0.1", scratch.port_base, "somebody_elses", "postgres", password)) as connection:
         assert rows(connection, "SELECT version FROM db_schema_versions ORDER BY 1") == [{"version": 1}, {"version": 2}]

@@ -78,7 +78,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_touched(scratch: Environment, 
         {
             "a server without a name": one("missing required arguments: postgres_server_name", name=None),
             "without a path": one("missing required arguments: postgres_server_path", path=None),
-            "without a password": one("role-0 cannot be started", "postgres_server_admin_password must both be given", admin_password=None),
+            "without a password": one("role-0 cannot be started", "postgres_server_admin_password", admin_password=None),
             "without a port": one("role-0 cannot be started", "postgres_server_port", port=None),
             "a port with letters": one("postgres_server_port", "high", port="high"),
             "an unknown backend": one("postgres_server_backend must be one of", "docker", backend="docker"),

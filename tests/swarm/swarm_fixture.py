@@ -9,8 +9,9 @@ import base64
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(os.environ.get("SWARM_BED_DIR") or "/var/lib/postgres_pools/swarm-bed")
@@ -93,13 +94,17 @@ class Bed:
         image = self.facts["swarm_bed_images"]["postgres_18"]
         return self.on(node, *command, "--entrypoint", "psql", image, "-qAtc", statement).strip()
 
-    def play(self, name: str, *arguments: str, limit: int = 300, **variables: Any) -> subprocess.CompletedProcess[str]:
+    def fault(self, verb: str, node: str, *more: str) -> None:
+        """Break something, or mend it: the verbs are those of tests/swarm_bed."""
+        run([sys.executable, str(ROOT / "tests" / "swarm_bed"), verb, node, *more])
+
+    def play(self, name: str, *arguments: str, limit: int = 300, env: Optional[Dict[str, str]] = None, **variables: Any) -> subprocess.CompletedProcess[str]:
         """Run a playbook of the collection against the bed."""
         command = [str(ROOT / ".venv" / "bin" / "ansible-playbook"), "-i", str(FOLDER / "inventory"), "playbooks/{0}.yml".format(name), *arguments]
         return subprocess.run(
             [*command, "-e", json.dumps(variables)],
             cwd=str(ROOT),
-            env=dict(os.environ, POSTGRES_POOLS_SECRETS=str(SECRETS), ANSIBLE_CONFIG=str(ROOT / "ansible.cfg")),
+            env=dict(os.environ, POSTGRES_POOLS_SECRETS=str(SECRETS), ANSIBLE_CONFIG=str(ROOT / "ansible.cfg"), **(env or {})),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -16,6 +16,11 @@ GIB = 1 << 30
 
 
 @pytest.fixture(scope="module")
+def pool(bed: Bed) -> Dict[str, Any]:
+    return next(row for row in bed.servers() if row["name"] == bed.result("shared")["server"])
+
+
+@pytest.fixture(scope="module")
 def services(bed: Bed) -> Dict[str, Dict[str, Any]]:
     names = bed.manager("docker", "service", "ls", "--filter", "label=postgres_pools.managed=true", "--format", "{{.Name}}").split()
     return {one["Spec"]["Name"]: one for one in json.loads(bed.manager("docker", "service", "inspect", *names))}
@@ -26,9 +31,10 @@ def container(service: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def test_there_are_a_pool_a_dedicated_server_and_the_inventory_database(services: Dict[str, Any], bed: Bed) -> None:
-    assert sorted(services) == ["inventory-db", "postgres-dedicated-5e2b9d34", "postgres-pool-1"]
+    pool = bed.result("shared")["server"]
+    assert sorted(services) == ["inventory-db", "postgres-dedicated-5e2b9d34", pool]
     rows = {row["name"]: row for row in bed.servers()}
-    assert {name: row["status"] for name, row in rows.items()} == {"postgres-pool-1": "active", "postgres-dedicated-5e2b9d34": "full"}
+    assert {name: row["status"] for name, row in rows.items()} == {pool: "active", "postgres-dedicated-5e2b9d34": "full"}
     for name, row in rows.items():
         assert (row["swarm_service_id"], row["swarm_service_name"]) == (services[name]["ID"], name)
         assert (row["backend"], row["host"], row["port"], row["health_status"]) == ("swarm", name, 5432, "healthy")
@@ -64,18 +70,17 @@ def test_data_lie_on_cephfs_with_owner_and_quota(bed: Bed) -> None:
         assert bed.manager("ls", "-A", row["storage_path"]).split() == [".guard", "18"]
 
 
-def test_the_container_has_its_data_and_enough_shared_memory(bed: Bed) -> None:
-    node, container_id = bed.container("postgres-pool-1")
-    row = next(row for row in bed.servers() if row["name"] == "postgres-pool-1")
+def test_the_container_has_its_data_and_enough_shared_memory(bed: Bed, pool: Dict[str, Any]) -> None:
+    node, container_id = bed.container(pool["name"])
     size = int(bed.inside(node, container_id, "df", "--output=size", "-B1", "/dev/shm").split()[1])
-    assert size == pytest.approx(row["memory_limit_bytes"] / 4, rel=0.01)
+    assert size == pytest.approx(pool["memory_limit_bytes"] / 4, rel=0.01)
     assert bed.inside(node, container_id, "sh", "-c", "echo $PGDATA").strip() == "/var/lib/postgresql/18/docker"
-    fsid = bed.on(node, "getfattr", "--absolute-names", "--only-values", "-n", "ceph.cluster_fsid", row["storage_path"])
+    fsid = bed.on(node, "getfattr", "--absolute-names", "--only-values", "-n", "ceph.cluster_fsid", pool["storage_path"])
     assert fsid == bed.facts["swarm_bed_cluster_fsid"]
 
 
-def test_the_lock_is_held_by_the_server(bed: Bed) -> None:
-    node, container_id = bed.container("postgres-pool-1")
+def test_the_lock_is_held_by_the_server(bed: Bed, pool: Dict[str, Any]) -> None:
+    node, container_id = bed.container(pool["name"])
     refused = bed.inside(node, container_id, "sh", "-c", "exec 9>>/var/lib/postgresql/.guard; flock -n 9 || echo refused")
     assert refused.strip() == "refused"
 
@@ -109,15 +114,14 @@ def test_a_tenant_reaches_its_database_by_name_from_another_node(bed: Bed) -> No
         assert re.match(r"{0} {1} 18\d+$".format(result["user"], result["database"]), answer)
 
 
-def test_the_settings_fit_the_memory_limit(bed: Bed) -> None:
-    row = next(row for row in bed.servers() if row["name"] == "postgres-pool-1")
-    node, container_id = bed.container("postgres-pool-1")
+def test_the_settings_fit_the_memory_limit(bed: Bed, pool: Dict[str, Any]) -> None:
+    node, container_id = bed.container(pool["name"])
     values = bed.inside(node, container_id, "psql", "-U", "postgres", "-qAtc", "SELECT pg_size_bytes(current_setting('shared_buffers'))").split()
-    assert int(values[0]) == row["memory_limit_bytes"] // 4
+    assert int(values[0]) == pool["memory_limit_bytes"] // 4
 
 
-def test_the_wall_is_the_one_in_force(bed: Bed) -> None:
-    node, container_id = bed.container("postgres-pool-1")
+def test_the_wall_is_the_one_in_force(bed: Bed, pool: Dict[str, Any]) -> None:
+    node, container_id = bed.container(pool["name"])
     query = "SELECT type || ' ' || auth_method FROM pg_hba_file_rules ORDER BY line_number"
     lines: List[str] = bed.inside(node, container_id, "psql", "-U", "postgres", "-qAtc", query).split("\n")
     assert lines[0] == "local peer"

@@ -74,7 +74,7 @@ def succeeded(run: Run) -> Run:
 
 def on(node: str, *command: str, check: bool = True) -> str:
     arguments = ["docker", "--host", BED_VARS["swarm_bed_outer_docker"], "exec", node, *command]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=90, check=False)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0 or not check, (command, done.stdout, done.stderr)
     return done.stdout.strip()
 
@@ -148,6 +148,17 @@ def test_nodes_of_the_group_are_labelled_and_measured(prepared: Run):
 
 def test_the_scratch_directory_of_the_measurement_is_gone(prepared: Run):
     assert [name for name in on("sw1", "ls", "-A", MOUNT).split() if name.startswith("pg_test_fsync")] == []
+    assert on("sw2", "docker", "ps", "--all", "--quiet", "--filter", "name=pg_test_fsync") == ""
+
+
+def test_what_an_interrupted_measurement_left_is_taken_over(prepared: Run):
+    scratch = MOUNT + "/pg_test_fsync-sw2"
+    on("sw1", "docker", "node", "update", "--label-rm", FSYNC_LABEL, "sw2")
+    on("sw2", "sh", "-c", "mkdir {0} && touch {0}/pg_test_fsync.out".format(scratch))
+    on("sw2", "docker", "create", "--name", "pg_test_fsync-sw2", "postgres:18", "true")
+    succeeded(prepare("--limit", "sw2"))
+    assert int(labels("sw2")[FSYNC_LABEL]) > 0
+    assert on("sw2", "ls", "-d", scratch, check=False) == ""
     assert on("sw2", "docker", "ps", "--all", "--quiet", "--filter", "name=pg_test_fsync") == ""
 
 
@@ -358,8 +369,12 @@ class SecondMount:
         on("sw2", "timeout", "10", "umount", self.path, check=False)
         if self.processes():
             self.signal("KILL")
-        while on("sw2", "sh", "-c", "grep -c ' {0} ' /proc/mounts".format(self.path), check=False) not in ("", "0"):
-            on("sw2", "umount", "--lazy", self.path)
+        for _attempt in range(10):
+            if self.path not in on("sw2", "cat", "/proc/mounts"):
+                return
+            # May fail: the polite one may have come to its end meanwhile.
+            on("sw2", "umount", "--lazy", self.path, check=False)
+        raise AssertionError("{0} stays mounted".format(self.path))
 
     def node(self, *arguments: str, **variables: Any) -> Run:
         """Only the part of prepare.yml that is about sw2."""
@@ -518,9 +533,18 @@ def subvolume(verb: str, *more: str, check: bool = True) -> Any:
         return None
 
 
+def clear_subvolumes() -> None:
+    for snapshot in subvolume("snapshot ls", "one", check=False) or []:
+        subvolume("snapshot rm", "one", snapshot["name"])
+    subvolume("rm", "one", check=False)
+    if "prepare-test" in ceph("fs", "subvolumegroup", "ls", "cephfs"):
+        ceph("fs", "subvolumegroup", "rm", "cephfs", "prepare-test")
+
+
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Any]:
     """The machine that runs the cluster, as a storage host: it has the command `ceph` and a mount that may do all."""
+    clear_subvolumes()
     conf, mount = BED_VARS["swarm_bed_ceph_conf"], tmp_path / "mount"
     mount.mkdir()
     options = ["--conf", conf, "--id", "admin", "--client_fs", "cephfs", "--fuse_disable_pagecache=true"]
@@ -539,11 +563,7 @@ def machine(tmp_path: Path) -> Iterator[Any]:
         yield run
     finally:
         subprocess.run(["umount", str(mount)], timeout=60, check=True)
-        for snapshot in subvolume("snapshot ls", "one", check=False) or []:
-            subvolume("snapshot rm", "one", snapshot["name"])
-        subvolume("rm", "one", check=False)
-        if "prepare-test" in ceph("fs", "subvolumegroup", "ls", "cephfs"):
-            ceph("fs", "subvolumegroup", "rm", "cephfs", "prepare-test")
+        clear_subvolumes()
 
 
 def test_a_subvolume_is_made_resized_and_kept_as_a_snapshot(machine: Any):

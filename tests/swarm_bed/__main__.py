@@ -3,12 +3,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A real Docker Swarm of three nodes with a real CephFS, on one machine, for tests.
 
+    python tests/swarm_bed check                    whether there can be one; installs the packages that are missing
     python tests/swarm_bed up                       make it, or complete what is there
     python tests/swarm_bed down                     remove it; heals an interrupted `up`
+    python tests/swarm_bed purge                    and what down keeps to make the next one quick: a gigabyte of unpacked images, the logs
     python tests/swarm_bed status
     python tests/swarm_bed cut|heal NODE NETWORK    take a node off the cluster or storage network, and put it back
     python tests/swarm_bed kill|start NODE          its power, so to say
     python tests/swarm_bed umount|mount NODE        its CephFS
+    python tests/swarm_bed freeze|thaw NODE         the same, when it neither answers nor fails
     python tests/swarm_bed evict NODE               close its CephFS session from the cluster's side
 
 $SWARM_BED_DIR says where (/var/lib/postgres_pools/swarm-bed), $SWARM_BED_NUMBER which of several side by side (0). The images are cached in the
@@ -80,10 +83,12 @@ def up() -> None:
     with alone(BED):
         LOGS.mkdir(exist_ok=True)
         STORE.mkdir(exist_ok=True)
-        with alone(CACHE):
-            step("images", image_cache.ensure_cached)
-        step("docker", outer.start, outer.load_node_image, outer.make_networks)
-        step("loaded", loaded.ensure)
+        # A bed that runs keeps the images that it runs.
+        if not nodes.all_run():
+            with alone(CACHE):
+                step("images", image_cache.ensure_cached)
+            step("docker", outer.start, outer.load_node_image, outer.make_networks)
+            step("loaded", loaded.ensure)
         step("nodes", lambda: nodes.side_by_side(nodes.start))
         step("ceph", ceph.start)
         step("dockerds", lambda: nodes.side_by_side(nodes.wait_until_up))
@@ -94,11 +99,10 @@ def up() -> None:
 
 
 def down() -> None:
-    machine.ensure_root()
     if not BED.exists():
         return
     with alone(BED):
-        step("nodes", nodes.remove)
+        step("nodes", outer.abandon, nodes.remove)
         step("ceph", ceph.remove)
         step("docker", outer.stop)
         image_cache.clear_unfinished()
@@ -108,6 +112,11 @@ def down() -> None:
             if left not in (STORE, LOGS, BED / "lock"):
                 shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
     say(summary("down"))
+
+
+def purge() -> None:
+    down()
+    shutil.rmtree(BED, ignore_errors=True)
 
 
 def status() -> None:
@@ -124,11 +133,12 @@ def status() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests/swarm_bed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    for name, function in (("up", up), ("down", down), ("status", status)):
+    for name, function in (("check", machine.ensure), ("up", up), ("down", down), ("status", status)):
         verbs.add_parser(name).set_defaults(call=lambda _asked, function=function: function())
     faults.add_to(verbs)
     asked = parser.parse_args()
     try:
+        machine.ensure_root()
         asked.call(asked)
     except machine.UnavailableError as reason:
         say("SKIPPED: no swarm bed on this machine: {0}.".format(reason))

@@ -22,6 +22,7 @@ from settings import BED, CEPHFS_MOUNT, NETWORKS, NODES, RECIPES, SESSION_TIMEOU
 HOME = BED / "ceph"
 CONFIGURATION = HOME / "ceph.conf"
 KEYS = HOME / "keys"
+MADE = HOME / "made"
 # In the order of their stopping.
 DAEMONS: Tuple[Tuple[str, str], ...] = (("ceph-mds", "a"), ("ceph-mgr", "x"), ("ceph-osd", "0"), ("ceph-mon", "a"))
 OSD_BYTES = 12 * 1024**3
@@ -41,18 +42,29 @@ def pid_file(program: str, name: str) -> Path:
     return HOME / "{0}.{1}.pid".format(program, name)
 
 
-def running() -> bool:
-    return all(alive(pid_file(*one), one[0]) for one in DAEMONS)
-
-
 def fsid() -> str:
     return (HOME / "fsid").read_text().strip()
 
 
 def start() -> None:
-    if running():
+    """What is missing of a whole cluster is started again, data and all; a half made one is made anew."""
+    if MADE.exists():
+        lost = [one for one in reversed(DAEMONS) if not alive(pid_file(*one), one[0])]
+        for one in lost:
+            daemon(*one)
+        if lost:
+            wait_for("the metadata server is active", 60, mds_active)
         return
     remove()
+    make()
+    MADE.touch()
+
+
+def mds_active() -> bool:
+    return "up:active" in ceph("mds", "stat", check=False)
+
+
+def make() -> None:
     for folder in ("keys", "run", "log", "mon/ceph-a", "mgr/ceph-x", "osd/ceph-0", "mds/ceph-a"):
         (HOME / folder).mkdir(parents=True, exist_ok=True)
     (HOME / "fsid").write_text(str(uuid.uuid4()))
@@ -75,7 +87,7 @@ def start() -> None:
     ceph("fs", "new", "cephfs", "cephfs_metadata", "cephfs_data")
     for setting in ("session_timeout", "session_autoclose"):
         ceph("fs", "set", "cephfs", setting, str(SESSION_TIMEOUT))
-    wait_for("the metadata server is active", 60, lambda: "up:active" in ceph("mds", "stat", check=False))
+    wait_for("the metadata server is active", 60, mds_active)
 
 
 def configuration(name: str, **values: str) -> str:

@@ -11,16 +11,16 @@ from typing import Any
 
 import ceph
 import nodes
-from outer import docker
+from outer import docker, in_node
 from processes import BedError
 from settings import NETWORKS, NODES, node_named
 
 
 def add_to(verbs: Any) -> None:
-    for name, function in (("cut", cut), ("heal", heal), ("kill", kill), ("start", start), ("umount", umount), ("mount", mount), ("evict", evict)):
-        verb = verbs.add_parser(name)
+    for function in (cut, heal, kill, start, umount, mount, freeze, thaw, evict):
+        verb = verbs.add_parser(function.__name__)
         verb.add_argument("node", choices=[node.name for node in NODES])
-        if name in ("cut", "heal"):
+        if function in (cut, heal):
             verb.add_argument("network", choices=list(NETWORKS))
         verb.set_defaults(call=function)
 
@@ -51,6 +51,15 @@ def umount(asked: argparse.Namespace) -> None:
 
 def mount(asked: argparse.Namespace) -> None:
     nodes.mount(node_named(asked.node))
+
+
+def freeze(asked: argparse.Namespace) -> None:
+    """Its CephFS neither answers nor fails."""
+    in_node(asked.node, "pkill", "-STOP", "-x", "ceph-fuse")
+
+
+def thaw(asked: argparse.Namespace) -> None:
+    in_node(asked.node, "pkill", "-CONT", "-x", "ceph-fuse")
 
 
 def evict(asked: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ import json
 from typing import Any, Dict
 
 import ceph
-import image_cache
+import image_recipe
 from outer import SOCKET
 from settings import BED, CEPHFS_MOUNT, CHECKOUT, CLIENT_CONTAINER, MANAGER, MANAGER_API, NODES, SESSION_TIMEOUT
 
@@ -26,6 +26,7 @@ DIFFERENCES: Dict[str, Any] = {
         "backend": "swarm",
         "postgres_image": "{{ postgres_pools_image }}",
         "storage_root": CEPHFS_MOUNT,
+        "tls": True,
         "max_instances": 5,
         "cpu_limit": 0.5,
         "memory_limit": "768M",
@@ -64,7 +65,7 @@ def inventory() -> Dict[str, Any]:
                 "swarm_bed_manager_api": MANAGER_API,
                 "swarm_bed_outer_docker": SOCKET,
                 "swarm_bed_ceph_conf": str(ceph.CONFIGURATION),
-                "swarm_bed_images": {recipe.slug.replace("-", "_"): recipe.tag for recipe in image_cache.LOADED},
+                "swarm_bed_images": {recipe.slug.replace("-", "_"): recipe.tag for recipe in image_recipe.LOADED},
                 "swarm_bed_memory": memory(),
             },
             "children": {

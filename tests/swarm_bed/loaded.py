@@ -9,7 +9,7 @@ import hashlib
 import shutil
 from pathlib import Path
 
-import image_cache
+import image_recipe
 from outer import docker, load, node_runs
 from processes import run, wait_for
 from settings import STORE
@@ -30,7 +30,7 @@ LOADER = "swarm-bed-loader"
 
 
 def store() -> Path:
-    names = "\0".join(recipe.archive.name for recipe in image_cache.ALL)
+    names = "\0".join(recipe.archive.name for recipe in image_recipe.ALL)
     return STORE / "loaded-{0}".format(hashlib.sha256(names.encode()).hexdigest()[:16])
 
 
@@ -44,9 +44,9 @@ def ensure() -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     place = "{0}:/var/lib/docker".format(unfinished)
-    docker("run", "--detach", "--name", LOADER, *RIGHTS, "--network=none", "--volume", place, "--tmpfs=/run", image_cache.NODE.tag, *DAEMON)
+    docker("run", "--detach", "--name", LOADER, *RIGHTS, "--network=none", "--volume", place, "--tmpfs=/run", image_recipe.NODE.tag, *DAEMON)
     wait_for("the loader's dockerd answers", 30, lambda: node_runs(LOADER, "docker", "version"))
-    for recipe in image_cache.LOADED:
+    for recipe in image_recipe.LOADED:
         load(recipe.archive, "exec", "--interactive", LOADER, "docker", "load", "--quiet")
     docker("stop", "--time", "30", LOADER)
     docker("rm", LOADER)
@@ -57,6 +57,9 @@ def place(folder: Path) -> None:
     """Layers are never written to, so links will do; the records about them are, so they are copied. All else dockerd makes for itself."""
     if folder.exists():
         return
-    folder.mkdir(mode=0o711, parents=True)
-    run("cp", "--archive", "--link", str(store() / "overlay2"), str(folder / "overlay2"), limit=120)
-    run("cp", "--archive", str(store() / "image"), str(folder / "image"))
+    unfinished = folder.with_name("docker.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(mode=0o711, parents=True)
+    run("cp", "--archive", "--link", str(store() / "overlay2"), str(unfinished / "overlay2"), limit=120)
+    run("cp", "--archive", str(store() / "image"), str(unfinished / "image"))
+    unfinished.rename(folder)

@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import Dict, List
 
-from processes import BedError
+from processes import BedError, works
 
 # A program that each package brings.
 PACKAGES: Dict[str, str] = {
@@ -45,7 +45,8 @@ def ensure_root() -> None:
 
 
 def ensure() -> None:
-    ensure_root()
+    if not works("unshare", "--mount", "true"):
+        raise UnavailableError("it needs to mount filesystems, which root of this machine or container may not")
     if not Path("/dev/fuse").exists():
         raise UnavailableError("it needs /dev/fuse, to mount CephFS")
     packages = missing()

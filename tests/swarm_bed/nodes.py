@@ -11,17 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, List
 
 import ceph
-import image_cache
+import image_recipe
 import loaded
 from outer import answers, docker, in_node, node_runs, running_containers
-from outer import start as start_outer
 from processes import BedError, run, wait_for
-from settings import BED, CEPHFS_MOUNT, MANAGER, MANAGER_API, NODES, Node
+from settings import CEPHFS_MOUNT, MANAGER, MANAGER_API, NODES, Node
 
 
 def side_by_side(step: Callable[[Node], None]) -> None:
     with ThreadPoolExecutor(max_workers=len(NODES)) as workers:
         list(workers.map(step, NODES))
+
+
+def all_run() -> bool:
+    return set(running_containers()) >= {node.name for node in NODES}
 
 
 def start(node: Node) -> None:
@@ -37,7 +40,7 @@ def start(node: Node) -> None:
     create += ["--dns", "127.0.0.1"]
     create += ["--volume", "{0}:/var/lib/docker".format(node.folder / "docker"), "--volume", "{0}:/etc/ceph".format(ceph_folder)]
     create += ["--tmpfs", "/run", "--tmpfs", "/tmp:exec", "--stop-timeout", "10"]
-    create += [image_cache.NODE.tag, *loaded.DAEMON, "--dns", "127.0.0.1"]
+    create += [image_recipe.NODE.tag, *loaded.DAEMON, "--dns", "127.0.0.1"]
     if node is MANAGER:
         # For a controller outside the Swarm, on a network that only this machine reaches.
         create += ["--host", MANAGER_API, "--tls=false"]
@@ -50,12 +53,15 @@ def wait_until_up(node: Node) -> None:
     wait_for("dockerd of {0} answers".format(node.name), 30, lambda: node_runs(node.name, "docker", "version"))
 
 
-def mounted(node: Node) -> bool:
-    return node_runs(node.name, "getfattr", "--absolute-names", "--only-values", "-n", "ceph.cluster_fsid", CEPHFS_MOUNT)
+def mounted(node: Node, patience: int = 10) -> bool:
+    """Whether CephFS answers there. Where it neither answers nor fails, the question is killed, and not left hanging in the node."""
+    ask = ("getfattr", "--absolute-names", "--only-values", "-n", "ceph.cluster_fsid", CEPHFS_MOUNT)
+    return node_runs(node.name, "timeout", "--signal=KILL", str(patience), *ask, limit=patience + 5)
 
 
 def mount(node: Node) -> None:
-    if mounted(node):
+    # A metadata server that has just come back lets its clients wait; mounting anew would take the files from under their users.
+    if mounted(node, patience=30):
         return
     ceph.write_client(node)
     unmount(node)
@@ -66,7 +72,7 @@ def mount(node: Node) -> None:
 
 def unmount(node: Node) -> None:
     """Also where ceph-fuse is dead, or its session was closed by the cluster: then nothing else takes the mount away."""
-    if node_runs(node.name, "mountpoint", "-q", CEPHFS_MOUNT) or not node_runs(node.name, "stat", CEPHFS_MOUNT):
+    if node_runs(node.name, "mountpoint", "-q", CEPHFS_MOUNT) or not node_runs(node.name, "timeout", "--signal=KILL", "5", "stat", CEPHFS_MOUNT):
         in_node(node.name, "umount", CEPHFS_MOUNT, check=False, limit=10)
         in_node(node.name, "pkill", "-KILL", "-x", "ceph-fuse", check=False, limit=10)
         in_node(node.name, "umount", "--lazy", CEPHFS_MOUNT, check=False, limit=10)
@@ -94,14 +100,12 @@ def ready_nodes() -> List[str]:
 
 def remove() -> None:
     """Killed, not asked: what they hold is thrown away with them."""
-    if (BED / "nodes").exists() and not answers():
-        # A dockerd that died left its containers running; a new one finds them.
-        start_outer()
     running = running_containers()
     if running:
         docker("kill", *running, check=False, limit=20)
+    if answers():
+        docker("rm", "--force", "--volumes", *(node.name for node in NODES), check=False, limit=30)
     for node in NODES:
-        docker("rm", "--force", "--volumes", node.name, check=False, limit=30)
         end = time.monotonic() + 10
         while node.folder.exists():
             shutil.rmtree(node.folder, ignore_errors=True)

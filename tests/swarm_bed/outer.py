@@ -8,16 +8,21 @@ It touches neither the machine's firewall chains nor its forwarding: another Doc
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import signal
 import subprocess
 from pathlib import Path
-from typing import List
+from typing import Any, Dict, List
 
-import image_cache
-from processes import BedError, alive, run, start_daemon, stop_daemon, wait_for, works
+import image_recipe
+from processes import BedError, alive, kill_users, mounts_below, run, start_daemon, stop_daemon, wait_for, works
 from settings import BED, NETWORKS, STORE, Network
 
 SOCKET = "unix://{0}".format(BED / "docker.sock")
 PID_FILE = BED / "docker.pid"
+CONTAINERD = BED / "exec" / "containerd"
 # Says that the bridges are this bed's: another one, in another folder, has the same names.
 MADE = BED / "networks-made"
 
@@ -39,28 +44,34 @@ def answers() -> bool:
 
 
 def running_containers() -> List[str]:
-    return docker("ps", "--format", "{{.Names}}", limit=10).split() if answers() else []
+    """A dockerd that is only slow must not be taken for one that runs nothing."""
+    if not alive(PID_FILE, "dockerd"):
+        return []
+    wait_for("the bed's dockerd answers", 30, answers)
+    return docker("ps", "--format", "{{.Names}}").split()
 
 
 def start() -> None:
     if alive(PID_FILE, "dockerd"):
         wait_for("the bed's dockerd answers", 30, answers)
         return
+    if (BED / "exec").exists():
+        raise BedError("its dockerd is gone, and with it what it knew of the nodes; run down, then up")
     PID_FILE.unlink(missing_ok=True)
     # containerd's own socket and pid file lie in the exec-root.
     command = ["dockerd", "--host", SOCKET, "--pidfile", str(PID_FILE), "--data-root", str(STORE / "docker"), "--exec-root", str(BED / "exec")]
     command += ["--config-file", str(BED / "daemon.json"), "--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"]
     command += ["--ip-masq=false", "--userland-proxy=false"]
     (BED / "daemon.json").write_text("{}\n")
-    start_daemon("dockerd", command, BED / "docker.starting")
+    # dockerd writes its pid file itself, and refuses to start where one is.
+    start_daemon("dockerd", command, BED / "docker.started")
     wait_for("the bed's dockerd answers", 30, answers)
-    (BED / "docker.starting").unlink()
 
 
 def load_node_image() -> None:
-    archive = image_cache.NODE.archive
-    loaded = STORE / "node-image"
-    if loaded.exists() and loaded.read_text() == archive.name and docker("images", "--quiet", image_cache.NODE.tag):
+    archive = image_recipe.NODE.archive
+    loaded = STORE / "docker" / "node-image"
+    if loaded.exists() and loaded.read_text() == archive.name and docker("images", "--quiet", image_recipe.NODE.tag):
         return
     load(archive)
     docker("image", "prune", "--force")
@@ -105,7 +116,32 @@ def stop() -> None:
         docker("container", "prune", "--force", check=False, limit=20)
         docker("network", "rm", *NETWORKS, check=False, limit=20)
     stop_daemon(PID_FILE, "dockerd", polite=10)
-    stop_daemon(BED / "exec" / "containerd" / "containerd.pid", "containerd", polite=3)
+    stop_daemon(CONTAINERD / "containerd.pid", "containerd", polite=3)
     for network in NETWORKS.values() if MADE.exists() else ():
         run("iptables", "--wait", "--delete", *forwarding(network), check=False, limit=10)
         run("ip", "link", "delete", network.bridge, check=False, limit=10)
+
+
+def abandon() -> None:
+    """A dockerd that was killed leaves its containers running, and its successor waits for their dead ends: so all of it goes, by hand."""
+    if not (BED / "exec").exists() or answers():
+        return
+    stop_daemon(PID_FILE, "dockerd", polite=0)
+    for state in (BED / "exec").glob("runtime-runc/moby/*/state.json"):
+        kill_first_process(json.loads(state.read_text()))
+    kill_users(BED / "exec")
+    for point in mounts_below(BED):
+        run("umount", "--lazy", point, check=False, limit=10)
+    # Its records speak of containers that are no more; the image is loaded anew.
+    shutil.rmtree(STORE / "docker", ignore_errors=True)
+
+
+def kill_first_process(state: Dict[str, Any]) -> None:
+    pid = state["init_process_pid"]
+    try:
+        started = Path("/proc/{0}/stat".format(pid)).read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return
+    # The number may be another process's by now.
+    if int(started) == state["init_process_start"]:
+        os.kill(pid, signal.SIGKILL)

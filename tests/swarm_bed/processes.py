@@ -27,6 +27,8 @@ def run(*command: str, limit: float = 60, check: bool = True, given: Optional[st
         if not check:
             return ""
         raise BedError("{0} was not done after {1} s".format(" ".join(command), limit)) from problem
+    except FileNotFoundError as problem:
+        raise BedError("there is no {0} on this machine".format(command[0])) from problem
     if check and done.returncode:
         raise BedError("{0} ended with {1}: {2}".format(" ".join(command), done.returncode, (done.stderr or done.stdout).strip()[-2000:]))
     return done.stdout.strip()
@@ -35,7 +37,7 @@ def run(*command: str, limit: float = 60, check: bool = True, given: Optional[st
 def works(*command: str, limit: float = 10) -> bool:
     try:
         return subprocess.run(command, capture_output=True, timeout=limit, check=False).returncode == 0
-    except subprocess.TimeoutExpired:
+    except (subprocess.TimeoutExpired, FileNotFoundError):
         return False
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils import _cephfs_page_cache as page_cache
+from ansible_collections.saasodoo.postgres_pools.plugins.module_utils import _cephfs_subvolume as subvolumes
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils import _cephfs_wanted as wanting
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._cephfs_child import bounded
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._cephfs_directory import Directories, ensure
@@ -314,3 +315,39 @@ def test_a_directory_of_a_fake_mount_is_archived_with_what_it_holds(directories,
     second.archive([Wanted("pools/one")])
     assert second.result()["changed"] is False
     assert second.result()["directories"][0]["state"] == "absent"
+
+
+def test_what_ceph_says_of_a_subvolume_is_read():
+    def info(**changed):
+        return json.dumps({"path": "/volumes/g/one/uuid", "bytes_quota": "infinite", "bytes_used": 7, "state": "complete", **changed})
+
+    assert subvolumes.parse_info(info()) == subvolumes.Subvolume("/volumes/g/one/uuid", 0, 7)
+    assert subvolumes.parse_info(info(bytes_quota=1024)) == subvolumes.Subvolume("/volumes/g/one/uuid", 1024, 7)
+    # Of one that was archived only this is left.
+    assert subvolumes.parse_info(json.dumps({"state": "snapshot-retained", "type": "subvolume", "features": []})) is None
+
+
+@pytest.mark.parametrize("names", [["--force"], ["a/b"], [""], ["a", "a"]])
+def test_names_that_ceph_would_take_otherwise_are_refused(names):
+    with pytest.raises(PoolsError, match="no name for a subvolume"):
+        subvolumes.wanted_from([{"name": name} for name in names])
+
+
+def test_without_the_command_ceph_there_are_no_subvolumes(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    cluster = subvolumes.Cluster({"timeout": 1, "ceph_conf": "", "ceph_keyring": "", "ceph_id": "x"})
+    with pytest.raises(PoolsError, match="There is no `ceph` command"):
+        cluster.tell("fsid")
+
+
+def test_a_ceph_command_that_hangs_or_fails_is_told_here_with_a_fake_one(monkeypatch, tmp_path):
+    fake = tmp_path / "ceph"
+    monkeypatch.setenv("PATH", "{0}:{1}".format(tmp_path, os.environ["PATH"]))
+    fake.write_text("#!/bin/sh\necho 'Error EPERM: not allowed.' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    cluster = subvolumes.Cluster({"timeout": -4.7, "ceph_conf": "/c", "ceph_keyring": "", "ceph_id": "x"})
+    with pytest.raises(PoolsError, match=r"`ceph fsid` failed: Error EPERM: not allowed\."):
+        cluster.tell("fsid")
+    fake.write_text("#!/bin/sh\nexec sleep 5\n")
+    with pytest.raises(PoolsError, match=r"did not answer .* \(at: fsid\)"):
+        cluster.tell("fsid")
