@@ -155,4 +155,10 @@ options:
         description: Name of the server's superuser.
         type: str
         default: postgres
+      tls:
+        description:
+          - Whether the server takes connections by TLS only, with a certificate for its name by the authority in the inventory database.
+          - Tenants then connect with C(sslmode=verify-full), and get the authority's certificate with their connection.
+        type: bool
+        default: false
 """

@@ -31,6 +31,15 @@ EXAMPLES = r"""
     dest: "{{ dsn_file }}"
     mode: "0600"
   no_log: true
+
+- name: Write the authority's certificates beside it, for sslrootcert
+  ansible.builtin.copy:
+    content: "{{ connection.ca_certificate | default('') }}"
+    dest: "{{ dsn_file }}.ca.pem"
+    mode: "0644"
+  vars:
+    connection: "{{ lookup('saasodoo.postgres_pools.connection', instance_id, **postgres_pools_inventory_db) }}"
+  no_log: true
 """
 
 RETURN = r"""
@@ -38,6 +47,8 @@ _list:
   description:
     - For each instance C(instance_id), C(server), C(host), C(port), C(database), C(user), C(password), C(sslmode) and C(dsn),
       a URI that libpq reads.
+    - For a server with TLS C(sslmode) is V(verify-full), and C(ca_certificate) has the certificates of the authorities to trust, as PEM.
+      libpq reads them from a file only. Write them to one, and name it by C(sslrootcert) or E(PGSSLROOTCERT).
     - It is an error if an instance has no active allocation.
   type: list
   elements: dict

@@ -36,6 +36,7 @@ NEW_SERVER_OPTIONS: Dict[str, Any] = dict(
     postgres_image=dict(type="str"),
     node_placement=dict(type="str"),
     admin_user=dict(type="str", default="postgres"),
+    tls=dict(type="bool", default=False),
 )
 OPTIONS: Dict[str, Any] = dict(
     allocations=dict(
@@ -191,13 +192,17 @@ def _step(params: Mapping[str, Any], inventory: Inventory, ids: List[str]) -> Di
 
 
 def _login(row: Mapping[str, Any], **database: Any) -> Dict[str, Any]:
-    return dict(
+    login = dict(
         database,
         login_host=row["host"],
         login_port=row["port"],
         login_user=row["admin_user"],
         login_password_encrypted=row["admin_password_encrypted"],
     )
+    if row.get("tls"):
+        # Without an authority nothing can be verified, and libpq then refuses to connect.
+        login.update(login_ssl_mode="verify-full", login_ca_certificate=row["ca_certificate"] or "")
+    return login
 
 
 def tenant_databases(rows: Sequence[Mapping[str, Any]], plans: Mapping[str, Mapping[str, Any]]) -> List[Dict[str, Any]]:
@@ -224,7 +229,14 @@ def public(row: Mapping[str, Any]) -> Dict[str, Any]:
     """A row without its secrets and without what belongs to the server."""
     return plain(
         row,
-        ("password_encrypted", "next_password_encrypted", "admin_password_encrypted", "admin_user", "server_reason"),
+        (
+            "password_encrypted",
+            "next_password_encrypted",
+            "admin_password_encrypted",
+            "admin_user",
+            "server_reason",
+            "ca_certificate",
+        ),
     )
 
 

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import socket
+import tempfile
 import traceback
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Iterator, Mapping, Optional
 
 from ._errors import PoolsError
 
@@ -59,8 +61,23 @@ def libpq_arguments(params: Mapping[str, Any]) -> Dict[str, Any]:
     return arguments
 
 
+@contextlib.contextmanager
+def ca_file(certificates: str) -> Iterator[Optional[str]]:
+    """A file with these certificates for as long as a connection attempt lasts: libpq takes them in no other way."""
+    if not certificates:
+        yield None
+        return
+    descriptor, path = tempfile.mkstemp(prefix="postgres-pools-ca-")
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+            stream.write(certificates)
+        yield path
+    finally:
+        os.unlink(path)
+
+
 def connect(params: Mapping[str, Any], dbname: Optional[str] = None) -> psycopg2.extensions.connection:
-    """Open a connection from ``login_*`` options.
+    """Open a connection from ``login_*`` options, and ``ca_certificate``, the certificates of ``ca_cert`` as text.
 
     :raises PoolsError: the server cannot be reached or refuses the login; the message names host, port, database and user.
     """
@@ -70,7 +87,10 @@ def connect(params: Mapping[str, Any], dbname: Optional[str] = None) -> psycopg2
     arguments.setdefault("connect_timeout", DEFAULT_CONNECT_TIMEOUT)
     arguments.setdefault("application_name", actor()[:63])
     try:
-        return psycopg2.connect(**arguments)
+        with ca_file(params.get("ca_certificate") or "") as path:
+            if path:
+                arguments["sslrootcert"] = path
+            return psycopg2.connect(**arguments)
     except psycopg2.Error as error:
         raise PoolsError(
             "Cannot connect to database {0!r} on {1} port {2} as {3!r}: {4}.".format(

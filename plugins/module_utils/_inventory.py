@@ -20,7 +20,7 @@ except ImportError:
     pass  # _connection reports it with the reason
 
 # The highest migration in roles/inventory_db/files/migrations that this code was written against.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 # Any number that no other program takes in this database; one lock for "is there really no room".
 _PLACEMENT_LOCK = 0x706F6F6C73
@@ -31,10 +31,14 @@ SERVER_COLUMNS = """s.id::text, s.name, s.server_type, s.backend, s.host, s.port
     s.promised_connections, s.storage_budget_bytes, s.promised_storage_bytes, s.allocation_strategy, s.priority,
     s.cpu_limit::float8 AS cpu_limit, s.memory_limit_bytes, s.storage_path, s.postgres_version, s.postgres_image,
     s.swarm_service_id, s.swarm_service_name, s.node_placement, s.admin_user, s.dedicated_customer_id::text,
-    s.dedicated_instance_id::text, s.lease_expires_at, s.created_at, s.created_by, s.activated_at, s.updated_at, s.updated_by"""
+    s.dedicated_instance_id::text, s.lease_expires_at, s.created_at, s.created_by, s.activated_at, s.updated_at, s.updated_by,
+    s.tls, s.certificate_expires_at"""
 ALLOCATION_COLUMNS = """a.id::text AS allocation_id, a.instance_id::text, a.customer_id::text, a.plan_tier, a.requires_dedicated, a.status,
     a.database_name AS database, a.role_name AS "user", a.connections, a.storage_bytes, a.quarantine_name, a.reserved_at, a.expires_at,
-    a.activated_at, a.released_at, a.drop_after, a.dropped_at, s.name AS server, s.host, s.port, s.status AS server_status"""
+    a.activated_at, a.released_at, a.drop_after, a.dropped_at, s.name AS server, s.host, s.port, s.tls, s.status AS server_status"""
+# What a client trusts when it checks the certificate of a server: PEM, the authority that signs now first.
+CA_CERTIFICATE = """CASE WHEN s.tls THEN (SELECT string_agg(c.certificate, '' ORDER BY c.current DESC, c.created_at DESC)
+    FROM db_authorities c) END AS ca_certificate"""
 
 
 def plain(row: Mapping[str, Any], hidden: Sequence[str] = ()) -> Dict[str, Any]:
@@ -170,9 +174,9 @@ class Inventory:
         """Allocations of instances with their encrypted passwords; with *live* false, each instance's whole history, newest first."""
         return self.rows(
             "SELECT {0}, a.password_encrypted, a.next_password_encrypted, s.admin_user, s.admin_password_encrypted,"
-            " s.server_type, s.status_reason AS server_reason"
+            " s.server_type, s.status_reason AS server_reason, {1}"
             " FROM db_allocations a JOIN db_servers s ON s.id = a.server_id WHERE a.instance_id = ANY (%(ids)s::uuid[])"
             " AND (NOT %(live)s OR a.status IN ('reserved', 'active', 'migrating', 'releasing'))"
-            " ORDER BY a.reserved_at DESC".format(ALLOCATION_COLUMNS),
+            " ORDER BY a.reserved_at DESC".format(ALLOCATION_COLUMNS, CA_CERTIFICATE),
             {"ids": list(instance_ids), "live": live},
         )

@@ -38,6 +38,7 @@ class NewServer:
     postgres_image: Optional[str] = None
     node_placement: Optional[str] = None
     admin_user: str = "postgres"
+    tls: bool = False
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> NewServer:
@@ -79,6 +80,7 @@ def make_server(
         postgres_image=new.postgres_image,
         node_placement=new.node_placement,
         admin_user=new.admin_user,
+        tls=new.tls,
         admin_password_encrypted=cipher.encrypt(new_password()),
         dedicated_customer_id=customer_id if kind == "dedicated" else None,
         dedicated_instance_id=instance_id if kind == "dedicated" else None,

@@ -34,7 +34,8 @@ printf %s {password} | docker secret create {name}-password - >/dev/null
 docker service create --detach --quiet --name {name} --replicas 1 --endpoint-mode dnsrr --network saasodoo-network \
   --constraint node.labels.role==database --user 999 --limit-memory 768M --limit-cpu 0.5 --secret {name}-password \
   --env POSTGRES_PASSWORD_FILE=/run/secrets/{name}-password --mount type=bind,src={path},dst=/var/lib/postgresql \
-  --health-cmd "psql -U postgres -Atc \"SELECT count(*) / (current_setting('listen_addresses') <> '')::int FROM pg_class\"" --health-interval 5s --health-start-period 60s \
+  --health-cmd "psql -U postgres -Atc \"SELECT count(*) / (current_setting('listen_addresses') <> '')::int FROM pg_class\"" \
+  --health-interval 5s --health-start-period 60s \
   --no-resolve-image postgres:18 >/dev/null
 until docker service ps {name} --format '{{{{.CurrentState}}}}' | grep -q ^Running; do sleep 0.2; done
 """

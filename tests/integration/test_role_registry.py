@@ -203,7 +203,6 @@ def test_secret_rotation_is_all_or_nothing(scratch: Environment) -> None:
 # --- inventory_db and inventory_schema
 
 
-@pytest.mark.xfail(reason="an empty inventory_db_server is refused: its required options are asked for all the same")
 def test_inventory_db_makes_a_second_one_and_takes_it_from_version_to_version(scratch: Environment) -> None:
     labels = [one.label for one in migrations()]
 

@@ -133,7 +133,7 @@ def status() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests/swarm_bed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    for name, function in (("check", machine.ensure), ("up", up), ("down", down), ("status", status)):
+    for name, function in (("check", machine.ensure), ("up", up), ("down", down), ("purge", purge), ("status", status)):
         verbs.add_parser(name).set_defaults(call=lambda _asked, function=function: function())
     faults.add_to(verbs)
     asked = parser.parse_args()

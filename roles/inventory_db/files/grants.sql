@@ -4,16 +4,16 @@ REVOKE CONNECT, TEMPORARY ON DATABASE {database} FROM PUBLIC;
 GRANT CONNECT ON DATABASE {database} TO {service};
 GRANT USAGE ON SCHEMA public TO {service};
 GRANT SELECT ON db_schema_versions, db_state_transitions, db_plans, db_current_plans, db_servers, db_allocations,
-    db_tenant_migrations, db_health_checks, db_events TO {service};
+    db_tenant_migrations, db_health_checks, db_events, db_authorities TO {service};
 GRANT USAGE, SELECT ON SEQUENCE db_pool_number TO {service};
 GRANT INSERT (name, server_type, backend, host, port, status, status_reason, max_instances, connection_budget, storage_budget_bytes,
     allocation_strategy, priority, cpu_limit, memory_limit_bytes, storage_path, postgres_version, postgres_image, swarm_service_id,
     swarm_service_name, node_placement, admin_user, admin_password_encrypted, dedicated_customer_id, dedicated_instance_id,
-    lease_holder, lease_expires_at) ON db_servers TO {service};
+    lease_holder, lease_expires_at, tls) ON db_servers TO {service};
 GRANT UPDATE (status, status_reason, host, port, health_status, last_health_check, health_check_failures, max_instances,
     connection_budget, storage_budget_bytes, allocation_strategy, priority, cpu_limit, memory_limit_bytes, storage_path,
     postgres_version, postgres_image, swarm_service_id, swarm_service_name, node_placement, admin_user, admin_password_encrypted,
-    lease_holder, lease_expires_at) ON db_servers TO {service};
+    lease_holder, lease_expires_at, certificate_expires_at) ON db_servers TO {service};
 GRANT INSERT (instance_id, customer_id, plan_tier, requires_dedicated, server_id, status, database_name, role_name,
     password_encrypted, connections, storage_bytes, expires_at) ON db_allocations TO {service};
 GRANT UPDATE (plan_tier, requires_dedicated, server_id, status, password_encrypted, next_password_encrypted,
@@ -22,3 +22,5 @@ GRANT UPDATE (plan_tier, requires_dedicated, server_id, status, password_encrypt
 GRANT INSERT, UPDATE ON db_tenant_migrations TO {service};
 GRANT INSERT, DELETE ON db_health_checks TO {service};
 GRANT INSERT ON db_events TO {service};
+GRANT INSERT (name, certificate, private_key_encrypted, expires_at) ON db_authorities TO {service};
+GRANT UPDATE (current, private_key_encrypted) ON db_authorities TO {service};
