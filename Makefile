@@ -54,6 +54,10 @@ integration: setup-test ## on real PostgreSQL, 15 and 18
 molecule: setup-test ## the scenarios of molecule/
 	@.venv/bin/python scripts/test molecule
 
+.PHONY: swarm
+swarm: setup-test ## on a real Swarm of three nodes with CephFS, made for it; needs root
+	@.venv/bin/python scripts/test swarm
+
 .PHONY: both-ends
 both-ends: setup-test ## the other end's ansible-core, and the built tarball
 	@scripts/both-ends
@@ -76,4 +80,5 @@ clean: ## stop the embedded servers and remove their data
 
 .PHONY: distclean
 distclean: clean ## and remove all that was fetched or built
+	@[ "$$(id -u)" -ne 0 ] || python3 tests/swarm_bed purge
 	@rm -rf .venv .venv-new .build .cache .ansible .hypothesis .mypy_cache .pytest_cache .ruff_cache results

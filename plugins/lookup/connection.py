@@ -34,11 +34,11 @@ EXAMPLES = r"""
 
 - name: Write the authority's certificates beside it, for sslrootcert
   ansible.builtin.copy:
-    content: "{{ connection.ca_certificate | default('') }}"
+    content: "{{ tenant.ca_certificate | default('') }}"
     dest: "{{ dsn_file }}.ca.pem"
     mode: "0644"
   vars:
-    connection: "{{ lookup('saasodoo.postgres_pools.connection', instance_id, **postgres_pools_inventory_db) }}"
+    tenant: "{{ lookup('saasodoo.postgres_pools.connection', instance_id, **postgres_pools_inventory_db) }}"
   no_log: true
 """
 

@@ -56,10 +56,11 @@ def activate(inventory: Inventory, instance_ids: Sequence[str]) -> List[str]:
 def begin_release(inventory: Inventory, instance_ids: Sequence[str]) -> List[str]:
     """Close allocations to new work; the instances for which that was news. A reservation simply ends.
 
-    :raises PoolsError: an instance is being moved.
+    :raises PoolsError: an instance is being moved, or never had an allocation.
     """
     changed: List[str] = []
     with inventory.transaction():
+        _refuse_unknown(inventory, instance_ids)
         for found in inventory.allocations(instance_ids):
             if found["status"] == "migrating":
                 raise PoolsError(
@@ -80,6 +81,23 @@ def begin_release(inventory: Inventory, instance_ids: Sequence[str]) -> List[str
             )
             changed.append(found["instance_id"])
     return changed
+
+
+def _refuse_unknown(inventory: Inventory, instance_ids: Sequence[str]) -> None:
+    """A mistyped id must not be told that it was released; one that was released long ago is."""
+    known = {
+        row["instance_id"]
+        for row in inventory.rows(
+            "SELECT DISTINCT instance_id::text FROM db_allocations WHERE instance_id = ANY (%(ids)s::uuid[])",
+            {"ids": list(instance_ids)},
+        )
+    }
+    unknown = [instance_id for instance_id in instance_ids if instance_id not in known]
+    if unknown:
+        raise PoolsError(
+            "There never was an allocation of instance {0}. Nothing was released.".format(", ".join(unknown[:10])),
+            "Check instance_id; playbooks/pools.yml -e server=NAME lists a server's tenants.",
+        )
 
 
 def finish_release(inventory: Inventory, instance_ids: Sequence[str], keep_days: float) -> List[str]:

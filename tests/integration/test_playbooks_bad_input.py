@@ -70,6 +70,11 @@ CASES = [
         postgres_pools_new_server=dict(SERVER, first_port=20, last_port=10),
     ),
     allocate(
+        "storage too small for one tenant",
+        "storage_limit of 1024 MiB for a new pool is less than the [0-9]+ MiB that one tenant",
+        postgres_pools_new_server=dict(SERVER, first_port=9, last_port=9, storage_limit="1G"),
+    ),
+    allocate(
         "memory that is no size",
         "much",
         postgres_pools_new_server=dict(SERVER, first_port=9, last_port=9, memory_limit="much"),
@@ -105,6 +110,12 @@ CASES = [
         ("plan_tier 'golden' is unknown",),
     ),
     Case("release of what is no UUID", "release", {"instance_id": "' OR 1=1"}, ("instance_id must be a UUID",)),
+    Case(
+        "release of an instance that never was",
+        "release",
+        {"instance_id": "99999999-9999-4999-8999-999999999999"},
+        ("never was an allocation of instance 99999999-9999", "Nothing was released"),
+    ),
     Case("release of nothing", "release", {}, ("instance_id must be a UUID",)),
     Case("bad keep_days", "release", {"instance_id": TENANT["instance_id"], "keep_days": "a week"}, ("keep_days",)),
     Case("an unknown status", "pools", {"status": "splendid"}, ("status", "splendid")),

@@ -10,9 +10,16 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from swarm_fixture import Bed
+from swarm_fixture import FOLDER, Bed
 
 
 @pytest.fixture(scope="session")
 def bed() -> Bed:
-    return Bed()
+    """A bed that is up, with the inventory database on it."""
+    if not (FOLDER / "inventory" / "hosts.yml").exists():
+        pytest.skip("There is no Swarm test bed: run `python3 tests/swarm_bed up` as root.")
+    bed = Bed()
+    for playbook in ("prepare", "inventory_db"):
+        done = bed.play(playbook)
+        assert done.returncode == 0, done.stdout[-3000:]
+    return bed

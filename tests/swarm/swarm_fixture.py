@@ -87,12 +87,22 @@ class Bed:
     def decoded(config: Dict[str, Any]) -> str:
         return base64.b64decode(config["Spec"]["Data"]).decode()
 
-    def query_from(self, node: str, login: Dict[str, Any], statement: str) -> str:
-        """Ask as a tenant, in a container of its own on *node*, reached by nothing but the servers' network."""
-        environment = ["-e", "PGPASSWORD=" + login["password"], "-e", "PGHOST=" + login["host"], "-e", "PGUSER=" + login["user"]]
-        command = ["docker", "run", "--rm", "--network", "saasodoo-network", *environment, "-e", "PGDATABASE=" + login["database"]]
+    def query_from(self, node: str, login: Dict[str, Any], statement: str, sslmode: str = "") -> str:
+        """Ask as a tenant, in a container of its own on *node*, reached by nothing but the servers' network, with what was handed out."""
+        variables = {
+            "PGPASSWORD": login["password"],
+            "PGHOST": login["host"],
+            "PGUSER": login["user"],
+            "PGDATABASE": login["database"],
+            "PGSSLMODE": sslmode or login["sslmode"],
+            "PGSSLROOTCERT": "/tmp/authority.crt",
+            "AUTHORITY": login.get("ca_certificate") or "",
+        }
+        environment = [part for name, value in variables.items() for part in ("-e", "{0}={1}".format(name, value))]
+        script = 'printf %s "$AUTHORITY" >"$PGSSLROOTCERT"; exec psql -qAtc "$1"'
         image = self.facts["swarm_bed_images"]["postgres_18"]
-        return self.on(node, *command, "--entrypoint", "psql", image, "-qAtc", statement).strip()
+        command = ["docker", "run", "--rm", "--network", "saasodoo-network", *environment, "--entrypoint", "sh", image, "-c", script, "sh", statement]
+        return self.on(node, *command).strip()
 
     def fault(self, verb: str, node: str, *more: str) -> None:
         """Break something, or mend it: the verbs are those of tests/swarm_bed."""

@@ -67,7 +67,7 @@ def test_data_lie_on_cephfs_with_owner_and_quota(bed: Bed) -> None:
         assert found == ["999:999", "700"]
         quota = int(bed.manager("getfattr", "--absolute-names", "--only-values", "-n", "ceph.quota.max_bytes", row["storage_path"]))
         assert quota > row["storage_budget_bytes"]
-        assert bed.manager("ls", "-A", row["storage_path"]).split() == [".guard", "18"]
+        assert bed.manager("ls", "-A", row["storage_path"]).split() == [".guard", "18", "tls"]
 
 
 def test_the_container_has_its_data_and_enough_shared_memory(bed: Bed, pool: Dict[str, Any]) -> None:
@@ -112,6 +112,18 @@ def test_a_tenant_reaches_its_database_by_name_from_another_node(bed: Bed) -> No
         other = next(one for one in bed.nodes if one != node)
         answer = bed.query_from(other, result, "SELECT current_user || ' ' || current_database() || ' ' || current_setting('server_version_num')")
         assert re.match(r"{0} {1} 18\d+$".format(result["user"], result["database"]), answer)
+
+
+def test_tenants_come_by_tls_with_the_authority_that_was_handed_out(bed: Bed) -> None:
+    result = bed.result("shared")
+    assert result["sslmode"] == "verify-full"
+    assert "sslmode=verify-full" in result["dsn"]
+    assert bed.query_from("sw1", result, "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()") == "t"
+    with pytest.raises(AssertionError, match="no encryption"):
+        bed.query_from("sw1", result, "SELECT 1", sslmode="disable")
+    other = dict(result, ca_certificate=bed.on("sw1", "sh", "-c", "head -n 25 /etc/ssl/certs/ca-certificates.crt"))
+    with pytest.raises(AssertionError, match="certificate verify failed"):
+        bed.query_from("sw1", other, "SELECT 1")
 
 
 def test_the_settings_fit_the_memory_limit(bed: Bed, pool: Dict[str, Any]) -> None:
