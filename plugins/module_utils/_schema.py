@@ -140,6 +140,10 @@ class Schema:
                 "Release and deprovision them first, or set inventory_db_discard=true to forget them all the same.",
             )
 
+    def allow_discarding(self) -> None:
+        """Tell the scripts of the way down that what they would refuse to forget may be forgotten."""
+        self._query("SET postgres_pools.discard = 'on'")
+
     def _in_transaction(self, migration: Migration, script: str, note: str, arguments: Any) -> None:
         try:
             self._query("BEGIN")

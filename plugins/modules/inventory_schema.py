@@ -112,7 +112,7 @@ applied:
   returned: success
   type: list
   elements: str
-  sample: [0001_registry, 0002_platform_instances]
+  sample: [0001_registry, 0002_tls, 0003_platform_instances]
 rolled_back:
   description: Scripts that were run down; in check mode, that would be.
   returned: success
@@ -140,7 +140,9 @@ def bring(params, check_mode):
         schema.lock()
         before = schema.version()
         up, down = schema.pending(params["version"])
-        if not params["discard"]:
+        if params["discard"]:
+            schema.allow_discarding()
+        else:
             schema.check_discardable(down)
         if not check_mode:
             schema.run(up, down)

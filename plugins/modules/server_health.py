@@ -63,7 +63,7 @@ EXAMPLES = r"""
   saasodoo.postgres_pools.server_health:
     login_host: 127.0.0.1
     login_port: "{{ inventory_port }}"
-    login_password: "{{ inventory_admin_password }}"
+    login_password: "{{ admin_password }}"
 """
 
 RETURN = r"""

@@ -30,7 +30,7 @@ FSID = BED_VARS["swarm_bed_cluster_fsid"]
 MOUNT = BED_VARS["swarm_bed_cephfs_mount"]
 SECOND_MOUNT = "/mnt/prepare-test"
 BASE = "prepare-test"
-LABEL, FSYNC_LABEL = "prepare-test", "prepare-test.fdatasync"
+LABEL, FSYNC_LABEL, LOCKS_LABEL = "prepare-test", "prepare-test.fdatasync", "prepare-test.locks"
 NETWORK, CLIENT = "prepare-test", "prepare-test-client"
 VARS = {
     "postgres_pools_network": NETWORK,
@@ -39,6 +39,7 @@ VARS = {
     "postgres_pools_cephfs": {"mount_path": MOUNT, "cluster_fsid": FSID},
     "cephfs_base_directories": [BASE, BASE + "/postgres_pools", BASE + "/postgres_dedicated"],
     "swarm_node_fsync_label": FSYNC_LABEL,
+    "swarm_node_locks_label": LOCKS_LABEL,
     "client_host_name": CLIENT,
 }
 
@@ -97,7 +98,7 @@ def clean() -> None:
     on("sw1", "docker", "network", "rm", NETWORK, check=False)
     on("sw1", "rm", "-rf", "{0}/{1}".format(MOUNT, BASE))
     for node in ("sw1", "sw2", "sw3"):
-        for label in (LABEL, FSYNC_LABEL):
+        for label in (LABEL, FSYNC_LABEL, LOCKS_LABEL):
             if label in labels(node):
                 on("sw1", "docker", "node", "update", "--label-rm", label, node)
 
@@ -143,6 +144,7 @@ def test_nodes_of_the_group_are_labelled_and_measured(prepared: Run):
     for node in ("sw2", "sw3"):
         assert labels(node)[LABEL] == "database"
         assert int(labels(node)[FSYNC_LABEL]) > 0
+        assert labels(node)[LOCKS_LABEL] == "seen"
     assert LABEL not in labels("sw1")
 
 
@@ -379,6 +381,8 @@ class SecondMount:
     def node(self, *arguments: str, **variables: Any) -> Run:
         """Only the part of prepare.yml that is about sw2."""
         given = {"postgres_pools_cephfs": {"mount_path": self.path, "cluster_fsid": FSID}, "swarm_node_fsync": False, **variables}
+        # The locks are tried between two hosts, and only this one has the mount.
+        given.setdefault("swarm_node_storage_host", "sw2")
         return prepare("--limit", "sw2", *arguments, **given)
 
 
