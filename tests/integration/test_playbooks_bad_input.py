@@ -70,11 +70,6 @@ CASES = [
         postgres_pools_new_server=dict(SERVER, first_port=20, last_port=10),
     ),
     allocate(
-        "storage too small for one tenant",
-        "storage_limit of 1024 MiB for a new pool is less than the [0-9]+ MiB that one tenant",
-        postgres_pools_new_server=dict(SERVER, first_port=9, last_port=9, storage_limit="1G"),
-    ),
-    allocate(
         "memory that is no size",
         "much",
         postgres_pools_new_server=dict(SERVER, first_port=9, last_port=9, memory_limit="much"),

@@ -25,7 +25,12 @@ from role_fixture import Call, Task, fact_of, guarded, inventory, module, refuse
 INSTANCE = str(uuid.uuid4())
 REASON = "the disk is full"
 ANOTHER = "another_inventory"
-ENCRYPTED = (("db_servers", "admin_password_encrypted"), ("db_allocations", "password_encrypted"), ("db_allocations", "next_password_encrypted"))
+ENCRYPTED = (
+    ("db_servers", "admin_password_encrypted"),
+    ("db_allocations", "password_encrypted"),
+    ("db_allocations", "next_password_encrypted"),
+    ("db_authorities", "private_key_encrypted"),
+)
 ADMIN = {"login_" + name: "{{ inventory_db_admin.login_%s }}" % name for name in ("host", "port", "user", "password")}
 
 
@@ -146,7 +151,7 @@ def opened_by(key: str, found: List[str]) -> int:
 
 
 def rotated(servers: int, passwords: int, next_passwords: int) -> Dict[str, int]:
-    return dict(zip((".".join(one) for one in ENCRYPTED), (servers, passwords, next_passwords)))
+    return dict(zip((".".join(one) for one in ENCRYPTED), (servers, passwords, next_passwords, 0)))
 
 
 def test_key_rotation_puts_a_new_key_first_and_encrypts_all_with_it(scratch: Environment) -> None:

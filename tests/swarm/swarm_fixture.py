@@ -121,4 +121,6 @@ class Bed:
             text=True,
             timeout=limit,
             check=False,
+            # A run that is killed takes its process group with it.
+            start_new_session=True,
         )
