@@ -32,12 +32,12 @@ def module(action: str, register: str, **arguments: Any) -> Task:
     return {"name": action, "{0}.{1}".format(NAMESPACE, action): arguments, "register": register}
 
 
-def role(name: str, /, **variables: Any) -> Task:
+def role(role_name: str, **variables: Any) -> Task:
     """With its variables as they are after its name: role("pool_listing", status="error")."""
     return {
-        "name": "Role " + name,
-        "ansible.builtin.include_role": {"name": "{0}.{1}".format(NAMESPACE, name)},
-        "vars": {"{0}_{1}".format(name, key): value for key, value in variables.items()},
+        "name": "Role " + role_name,
+        "ansible.builtin.include_role": {"name": "{0}.{1}".format(NAMESPACE, role_name)},
+        "vars": {"{0}_{1}".format(role_name, key): value for key, value in variables.items()},
     }
 
 

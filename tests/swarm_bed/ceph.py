@@ -129,7 +129,6 @@ def mount_command(node: Node) -> Tuple[str, ...]:
     return ("ceph-fuse", "--id", node.name, "--client_fs", "cephfs", CEPHFS_MOUNT)
 
 
-
 def stop() -> None:
     """Killed, not asked: nothing of the cluster is kept, and its clients went with their nodes."""
     for program, name in DAEMONS:

@@ -69,5 +69,3 @@ def evict(asked: argparse.Namespace) -> None:
         raise BedError("{0} has no session at the metadata server".format(asked.node))
     for session in ids:
         ceph.ceph("tell", "mds.a", "client", "evict", "id={0}".format(session))
-
-

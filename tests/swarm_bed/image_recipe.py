@@ -41,7 +41,7 @@ class Recipe(NamedTuple):
 
     @property
     def archive(self) -> Path:
-        scripts = [name for name, *_ in self.finish] + [name for name, _ in self.files]
+        scripts = [one[0] for one in (*self.finish, *self.files)]
         parts = [repr(tuple(self)), (RECIPES.parent / "image_build.py").read_text(), architecture()]
         parts += [(RECIPES / name).read_text() for name in scripts]
         return CACHE / "{0}-{1}.tar.zst".format(self.slug, hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16])
