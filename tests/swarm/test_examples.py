@@ -18,7 +18,7 @@ import yaml
 from swarm_fixture import FOLDER, ROOT, Bed
 
 # The tasks as they stand but for names that the bed must have: its cluster, a directory and a service of its own.
-OURS = {"0f5d1a6e-9a3c-4d4e-8c67-5a2d3a3c8b1f": "{{ swarm_bed_cluster_fsid }}", "postgres-pool-1": "inventory-db"}
+OURS = {"0f5d1a6e-9a3c-4d4e-8c67-5a2d3a3c8b1f": '"{{ swarm_bed_cluster_fsid }}"', "postgres-pool-1": "inventory-db"}
 
 
 @pytest.fixture(scope="module")
