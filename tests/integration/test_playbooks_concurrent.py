@@ -191,7 +191,7 @@ def ask(scratch: Environment, request: Dict[str, str]) -> Dict[str, Any]:
 
 
 def make(scratch: Environment, inventory: Inventory, to_make: Dict[str, str]) -> None:
-    step: Dict[str, Any] = dict.fromkeys((*_server.RECORDED, "reason", "new_server"))
+    step: Dict[str, Any] = dict.fromkeys(_server.OPTIONS)
     step.update(name=to_make["name"], lease=to_make["lease"], lease_seconds=60)
     row = _server.work(dict(step, state="initializing"), inventory, scratch.cipher())
     server = row["server"]
