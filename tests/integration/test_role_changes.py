@@ -75,3 +75,16 @@ def test_scram_verifier_is_the_same_each_time_and_fits(scratch: Environment) -> 
     told = run(scratch, tasks, tells={fact: "{{ %s.verifier }}" % fact for fact in calls}).succeeded().stats
     assert told["one"] == told["again"] != told["other"]
     assert _scram.matches(told["one"], PASSWORD) and not _scram.matches(told["one"], PASSWORD + "x")
+
+
+def test_an_empty_server_is_updated_and_then_removed(scratch: Environment) -> None:
+    name = "postgres-pool-changed"
+    scratch.play("provision_pool", {"server": name}).succeeded()
+    scratch.play("update_server", {"server": name, "memory_limit": "2G"}).succeeded()
+    row = next(one for one in scratch.servers() if one["name"] == name)
+    assert row["memory_limit_bytes"] == 2 << 30
+    scratch.execute("UPDATE db_servers SET status = 'maintenance' WHERE name = 'postgres-pool-changed'")
+    scratch.play("deprovision", {"server": name}).succeeded()
+    assert scratch.rows("SELECT status FROM db_servers WHERE name = %s", (name,)) == [{"status": "deprovisioned"}]
+    assert not Path(row["storage_path"]).exists()
+    assert list(Path(row["storage_path"]).parent.glob("archived/*"))
