@@ -27,7 +27,7 @@ demo: up ## a tenant's database from nothing, and how to go on
 
 .PHONY: test
 test: setup-test ## everything; ends with "N passed, N failed"
-	@$(MAKE) --no-print-directory up
+	@scripts/find-postgres >/dev/null
 	@.venv/bin/python scripts/test
 
 .PHONY: test-quick

@@ -39,7 +39,8 @@ SELECT md5(coalesce(string_agg(what, ' ' ORDER BY what), '')) FROM (
     UNION ALL SELECT 'n' || nspacl::text FROM pg_namespace WHERE nspname = 'public'
     UNION ALL SELECT 'c' || oid || relacl::text FROM pg_class WHERE relnamespace = 'public'::regnamespace
     UNION ALL SELECT 'a' || attrelid || '.' || attnum || attacl::text FROM pg_attribute
-    WHERE attrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace)) AS acl"""
+    WHERE attrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace)
+    UNION ALL SELECT 't' || tgrelid::regclass || tgname FROM pg_trigger WHERE NOT tgisinternal) AS acl"""
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ class Schema:
             )
 
     def grant(self, grants: str, service_role: str, dry_run: bool) -> bool:
-        """Give the service role its privileges; whether any was missing."""
+        """Give the service role its privileges and attach the platform's table; whether anything was missing."""
         database = self._query("SELECT current_database()")[0][0]
         self._query("BEGIN")
         try:
@@ -185,7 +186,7 @@ class Schema:
         except psycopg2.Error as error:
             self._query("ROLLBACK")
             raise PoolsError(
-                "The privileges of {0!r} could not be granted: {1}.".format(
+                "The privileges of {0!r} or the platform's table could not be settled: {1}.".format(
                     service_role, " ".join(str(error).split()).rstrip(".")
                 )
             ) from error

@@ -106,13 +106,13 @@ version:
   description: The version before the call in check mode, after it otherwise.
   returned: success
   type: int
-  sample: 2
+  sample: 5
 applied:
   description: Scripts that were run up; in check mode, that would be.
   returned: success
   type: list
   elements: str
-  sample: [0001_registry, 0002_tls, 0003_platform_instances]
+  sample: [0004_registry_revised, 0005_watching]
 rolled_back:
   description: Scripts that were run down; in check mode, that would be.
   returned: success

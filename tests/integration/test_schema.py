@@ -311,6 +311,43 @@ def test_the_platforms_table_of_instances_learns_where_each_database_lies(regist
     assert registry.query("SELECT * FROM instances") == [(instance, "shop")]
 
 
+@pytest.mark.parametrize("key", ["uuid", "text"])
+def test_a_platforms_table_that_comes_later_is_attached_by_the_next_run(registry, key):
+    schema, grants = schema_of(registry), (FILES / "grants.sql").read_text()
+    registry.pool("one")
+    early, late = (str(registry.place(making=False)["instance_id"]) for _one in range(2))
+    with registry.open() as inventory:
+        _lifecycle.activate(inventory, [early])
+    registry.query("CREATE TABLE instances (id {0} PRIMARY KEY)".format(key))
+    registry.query("INSERT INTO instances VALUES ('{0}'), ('{1}')".format(early, late))
+    assert schema.grant(grants, SERVICE, dry_run=True) is True
+    assert schema.grant(grants, SERVICE, dry_run=False) is True
+    assert schema.grant(grants, SERVICE, dry_run=False) is False
+    told = "SELECT i.id::text, s.name, i.plan_tier FROM instances i LEFT JOIN db_servers s ON s.id = i.db_server_id"
+    assert sorted(registry.query(told)) == sorted([(early, "one", "standard"), (late, None, None)])
+    with registry.open() as inventory:
+        _lifecycle.activate(inventory, [late])
+    assert sorted(registry.query(told)) == sorted([(early, "one", "standard"), (late, "one", "standard")])
+    schema.run(*schema.pending(1))
+    assert len(registry.query("SELECT * FROM instances")[0]) == 1
+
+
+def test_a_registry_of_the_version_before_keeps_its_tenants_on_the_way_up(registry):
+    schema = schema_of(registry)
+    schema.run(*schema.pending(2))
+    registry.query(
+        "INSERT INTO db_servers (name, server_type, backend, host, port, max_instances, connection_budget, storage_budget_bytes)"
+        " VALUES ('old', 'shared', 'process', '127.0.0.1', 5432, 50, 300, 1 << 40);"
+        " UPDATE db_servers SET status = 'initializing'; UPDATE db_servers SET status = 'active';"
+        " INSERT INTO db_allocations (instance_id, customer_id, plan_tier, server_id, database_name, role_name, password_encrypted,"
+        " connections, storage_bytes, expires_at) SELECT gen_random_uuid(), gen_random_uuid(), 'standard', id, 'd', 'r', 'x', 6, 1, now()"
+        " FROM db_servers; UPDATE db_allocations SET status = 'active'"
+    )
+    schema.run(*schema.pending(None))
+    assert registry.query("SELECT status, current_instances, tls FROM db_servers") == [("active", 1, False)]
+    assert registry.place(making=False)["server"] == "old"
+
+
 def test_two_runs_do_not_migrate_at_once(registry):
     first, second = schema_of(registry), schema_of(registry)
     first.lock()

@@ -417,7 +417,7 @@ def test_the_authority_of_servers_is_not_rolled_back(registry: Registry) -> None
     with registry.open() as inventory:
         _authority.kept(inventory, registry.cipher, None)
     schema = _schema.Schema(registry.admin(), migrations())
-    with pytest.raises(PoolsError, match="0002_tls failed and was undone: there are servers with TLS"):
+    with pytest.raises(PoolsError, match="0003_tls failed and was undone: there are servers with TLS"):
         schema.run(*schema.pending(1))
     assert registry.query("SELECT count(*) FROM db_authorities") == [(1,)]
     schema.allow_discarding()

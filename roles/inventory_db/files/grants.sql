@@ -1,3 +1,6 @@
+-- A platform may bring its table of instances at any time; the next run of the role attaches it.
+SELECT db_attach_platform();
+
 -- What the service role may do: read all, make and change rows of the registry, and prune health checks.
 -- It owns nothing, deletes nothing else, and cannot touch a counter: those follow the allocations.
 REVOKE CONNECT, TEMPORARY ON DATABASE {database} FROM PUBLIC;

@@ -128,15 +128,16 @@ CREATE TABLE db_servers (
     CONSTRAINT db_servers_dedicated_to_one CHECK
         ((server_type = 'dedicated') = (dedicated_instance_id IS NOT NULL)
          AND (server_type <> 'dedicated' OR (max_instances = 1 AND dedicated_customer_id IS NOT NULL))),
-    CONSTRAINT db_servers_platform_takes_none CHECK (server_type <> 'platform' OR max_instances = 0),
-    CONSTRAINT db_servers_emptied_first CHECK (status NOT IN ('deprovisioning', 'deprovisioned') OR current_instances = 0)
+    CONSTRAINT db_servers_platform_takes_none CHECK (server_type <> 'platform' OR max_instances = 0)
 );
 
 CREATE UNIQUE INDEX db_servers_address ON db_servers (host, port) WHERE status <> 'deprovisioned';
 CREATE UNIQUE INDEX db_servers_one_dedicated ON db_servers (dedicated_instance_id)
     WHERE status IN ('provisioning', 'initializing', 'active', 'full', 'maintenance');
--- The order in which a pool is looked for; only what can be chosen is in it. The other strategies sort: every index here is written at each placement.
-CREATE INDEX db_servers_by_priority ON db_servers (priority, load, created_at, id)
+-- The two orders in which a pool is looked for; only what can be chosen is in them.
+CREATE INDEX db_servers_by_priority ON db_servers (priority, load, id)
+    WHERE server_type = 'shared' AND status = 'active' AND allocation_strategy = 'auto';
+CREATE INDEX db_servers_by_load ON db_servers (load, id)
     WHERE server_type = 'shared' AND status = 'active' AND allocation_strategy = 'auto';
 CREATE INDEX db_servers_in_the_making ON db_servers (created_at) WHERE status IN ('provisioning', 'initializing');
 

@@ -1,0 +1,2 @@
+DROP INDEX db_events_of_fleet, db_health_checks_by_time;
+ALTER TABLE db_health_checks DROP COLUMN detail;
