@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Callable, Dict, List
+from typing import Callable, Dict, List, Tuple
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "swarm"))
@@ -57,13 +57,17 @@ def by_hand(bed: Bed, number: int) -> float:
         bed.on("sw1", "sh", "-c", "docker service rm {0}; sleep 15; docker secret rm {0}-password; rm -rf {1}".format(name, path))
 
 
-def by_playbook(bed: Bed) -> float:
-    def provision() -> None:
-        done = bed.play("provision_pool")
-        if done.returncode:
-            raise SystemExit(done.stdout[-3000:])
-
-    return seconds(provision)
+def by_playbook(bed: Bed) -> Tuple[float, float]:
+    """Until Swarm said healthy, as the task itself bears it, and until the playbook ended."""
+    start = time.time()
+    done = bed.play("provision_pool")
+    if done.returncode:
+        raise SystemExit(done.stdout[-3000:])
+    whole = time.time() - start
+    task = bed.manager("docker", "service", "ps", "--quiet", "--filter", "desired-state=running", bed.servers()[-1]["name"]).strip()
+    stamp = bed.manager("docker", "inspect", "--format", "{{.Status.Timestamp.Unix}}.{{.Status.Timestamp.Nanosecond}}", task).strip()
+    whole_seconds, _point, nanoseconds = stamp.partition(".")
+    return int(whole_seconds) + int(nanoseconds) / 1e9 - start, whole
 
 
 def empty_play() -> float:
@@ -77,25 +81,29 @@ def main() -> None:
         done = bed.play(playbook)
         if done.returncode:
             raise SystemExit(done.stdout[-3000:])
-    times: Dict[str, List[float]] = {"empty": [], "hand": [], "playbook": []}
+    times: Dict[str, List[float]] = {"empty": [], "hand": [], "healthy": [], "playbook": []}
     for number in range(ROUNDS):
         # In turn, so that what slows the machine slows all three.
         times["empty"].append(empty_play())
         times["hand"].append(by_hand(bed, number))
-        times["playbook"].append(by_playbook(bed))
+        healthy, whole = by_playbook(bed)
+        times["healthy"].append(healthy)
+        times["playbook"].append(whole)
         print(json.dumps({way: round(found[-1], 1) for way, found in times.items()}), file=sys.stderr, flush=True)
     medians = {way: statistics.median(found) for way, found in times.items()}
-    ratio = (medians["playbook"] - medians["empty"]) / medians["hand"]
+    ratios = {"to_" + way: (medians[way] - medians["empty"]) / medians["hand"] for way in ("healthy", "playbook")}
     PAGE.write_text(
         "# How long a Swarm server takes\n\n"
-        "From the call until Swarm says that the server is healthy, on a test bed of three nodes with CephFS in one machine with {cores} cores "
-        "(`tests/swarm_bed`), where initdb is the largest part. Medians of {rounds} rounds, taken in turn; made by `tests/bench/swarm.py`.\n\n"
-        "| | seconds |\n| --- | --- |\n"
-        "| an empty play | {empty:.1f} |\n"
-        "| directory, secret and `docker service create` by hand | {hand:.1f} |\n"
-        "| `provision_pool.yml` | {playbook:.1f} |\n"
-        "| the playbook without the empty play, beside by hand | {ratio:.2f} times |\n".format(
-            cores=os.cpu_count(), rounds=ROUNDS, ratio=ratio, **medians
+        "On a test bed of three nodes with CephFS in one machine with {cores} cores (`tests/swarm_bed`), where initdb is the largest part and "
+        "Swarm looks at a server's health every 5 s. Medians of {rounds} rounds, taken in turn; made by `tests/bench/swarm.py`.\n\n"
+        "| from the call | seconds | without an empty play, beside by hand |\n| --- | ---: | ---: |\n"
+        "| an empty play | {empty:.1f} | |\n"
+        "| by hand: directory, secret and `docker service create`, until Swarm says healthy | {hand:.1f} | |\n"
+        "| `provision_pool.yml`, until Swarm says healthy | {healthy:.1f} | {to_healthy:.2f} |\n"
+        "| `provision_pool.yml`, until its end | {playbook:.1f} | {to_playbook:.2f} |\n\n"
+        "After healthy, the playbook has a certificate signed and served, logs in as a client, and opens the server to tenants; by hand that is not done.\n\n"
+        "Aim: healthy within 1.3 times by hand plus the empty play. {aim}\n".format(
+            cores=os.cpu_count(), rounds=ROUNDS, aim="Met." if ratios["to_healthy"] <= 1.3 else "**Missed.**", **medians, **ratios
         )
     )
     print(PAGE.read_text())
