@@ -116,6 +116,13 @@ options:
         description: Directory under which C(postgres_pools/) and C(postgres_dedicated/) lie.
         type: str
         required: true
+      storage:
+        description:
+          - What the data of a V(swarm) server lie on. V(cephfs) is reached from every node, and any can take the server over.
+          - V(local) is the disk of the one node that O(new_server.node_placement) names. It is faster, and when the node is gone so is the server.
+          - The default is V(cephfs) for V(swarm); a V(process) server is always V(local).
+        type: str
+        choices: [cephfs, local]
       cpu_limit:
         description: CPUs of a pool. A dedicated server has what its plan says.
         type: float

@@ -26,6 +26,7 @@ NEW_SERVER_OPTIONS: Dict[str, Any] = dict(
     first_port=dict(type="int", default=15433),
     last_port=dict(type="int", default=15531),
     storage_root=dict(type="str", required=True),
+    storage=dict(type="str", choices=["cephfs", "local"]),
     cpu_limit=dict(type="float", default=2),
     memory_limit=dict(type="str", default="4G"),
     storage_limit=dict(type="str", default="250G"),

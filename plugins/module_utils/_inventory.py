@@ -29,7 +29,7 @@ _PLACEMENT_LOCK = 0x706F6F6C73
 SERVER_COLUMNS = """s.id::text, s.name, s.server_type, s.backend, s.host, s.port, s.status, s.status_reason, s.status_changed_at,
     s.health_status, s.last_health_check, s.health_check_failures, s.max_instances, s.current_instances, s.connection_budget,
     s.promised_connections, s.storage_budget_bytes, s.promised_storage_bytes, s.allocation_strategy, s.priority,
-    s.cpu_limit::float8 AS cpu_limit, s.memory_limit_bytes, s.storage_path, s.postgres_version, s.postgres_image,
+    s.cpu_limit::float8 AS cpu_limit, s.memory_limit_bytes, s.storage, s.storage_path, s.postgres_version, s.postgres_image,
     s.swarm_service_id, s.swarm_service_name, s.node_placement, s.admin_user, s.dedicated_customer_id::text,
     s.dedicated_instance_id::text, s.lease_expires_at, s.created_at, s.created_by, s.activated_at, s.updated_at, s.updated_by,
     s.tls, s.certificate_expires_at"""

@@ -39,6 +39,7 @@ class NewServer:
     node_placement: Optional[str] = None
     admin_user: str = "postgres"
     tls: bool = False
+    storage: str = ""
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> NewServer:
@@ -46,12 +47,24 @@ class NewServer:
         given = {key: value for key, value in options.items() if value is not None}
         for option in ("memory_limit", "storage_limit"):
             given[option + "_bytes"] = parse_size(given.pop(option))
+        given.setdefault("storage", "cephfs" if given["backend"] == "swarm" else "local")
         new = cls(**given)
         if new.max_instances < 1:
             raise PoolsError("max_instances is {0}.".format(new.max_instances), "A pool takes at least one tenant.")
         if new.last_port < new.first_port:
             raise PoolsError("The ports {0} to {1} are an empty range.".format(new.first_port, new.last_port))
+        new.check_storage()
         return new
+
+    def check_storage(self) -> None:
+        """:raises PoolsError: a storage that the backend does not have, or a node's own disk and no node."""
+        if self.backend == "process" and self.storage != "local":
+            raise PoolsError("storage is {0}, and the backend process keeps data on the machine's disk.".format(self.storage), "Leave storage out.")
+        if self.backend == "swarm" and self.storage == "local" and not _names.HOST_NAME.match(self.node_placement or ""):
+            raise PoolsError(
+                "storage is local, and node_placement {0!r} is not the name of a node.".format(self.node_placement or ""),
+                "Name the one node whose disk is meant.",
+            )
 
 
 def make_server(
@@ -79,6 +92,7 @@ def make_server(
         allocation_strategy=new.allocation_strategy,
         postgres_image=new.postgres_image,
         node_placement=new.node_placement,
+        storage=new.storage,
         admin_user=new.admin_user,
         tls=new.tls,
         admin_password_encrypted=cipher.encrypt(new_password()),

@@ -15,6 +15,7 @@ from ._errors import PoolsError
 # NAMEDATALEN - 1; PostgreSQL cuts longer identifiers silently, and two cut names may be the same.
 MAX_IDENTIFIER_BYTES = 63
 _PREFIX = re.compile(r"^[a-z_][a-z0-9_]*\Z")
+HOST_NAME = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?\Z")
 _SERVER_NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 
 

@@ -33,6 +33,8 @@ class Bed:
         inventory = json.loads((FOLDER / "inventory" / "hosts.yml").read_text().partition("\n")[2])["all"]
         self.facts: Dict[str, Any] = inventory["vars"]
         self.nodes = sorted(inventory["children"]["swarm_bed_nodes"]["hosts"])
+        # What a new server is like here; a test changes what it is about.
+        self.new_server: Dict[str, Any] = json.loads((FOLDER / "inventory" / "group_vars" / "all" / "2_bed.yml").read_text())["postgres_pools_new_server"]
         self.outer = ["docker", "-H", self.facts["swarm_bed_outer_docker"]]
 
     def on(self, node: str, *command: str, limit: int = 120) -> str:

@@ -571,7 +571,8 @@ def machine(tmp_path: Path) -> Iterator[Any]:
 
 
 def test_a_subvolume_is_made_resized_and_kept_as_a_snapshot(machine: Any):
-    one = {"path": "postgres_pools/one", "owner": "70", "group": "70", "mode": "0700", "quota": "64M"}
+    succeeded(machine(cephfs_kind="directory"))
+    one = {"path": BASE + "/postgres_pools/one", "owner": "70", "group": "70", "mode": "0700", "quota": "64M"}
     told = succeeded(machine("--check", "--diff", cephfs_directories=[one]))
     assert told.changed == {"localhost": 1}
     assert "67108864" in told.output
@@ -580,6 +581,8 @@ def test_a_subvolume_is_made_resized_and_kept_as_a_snapshot(machine: Any):
     info = subvolume("info", "one")
     assert info["bytes_quota"] == 64 << 20
     assert (info["uid"], info["gid"], info["mode"] & 0o7777) == (70, 70, 0o700)
+    link = Path(machine.mount, one["path"])
+    assert link.is_symlink() and link.resolve() == Path(machine.mount + info["path"])
     assert succeeded(machine(cephfs_directories=[one])).changed == {"localhost": 0}
 
     path = Path(machine.mount + info["path"])
@@ -588,8 +591,20 @@ def test_a_subvolume_is_made_resized_and_kept_as_a_snapshot(machine: Any):
     assert subvolume("info", "one")["bytes_quota"] == 128 << 20
     succeeded(machine(cephfs_state="archived", cephfs_directories=[one]))
     assert subvolume("info", "one")["state"] == "snapshot-retained"
+    assert not link.is_symlink()
     assert succeeded(machine(cephfs_state="archived", cephfs_directories=[one])).changed == {"localhost": 0}
     # A server of the same name begins anew, and what was kept stays.
     succeeded(machine(cephfs_directories=[one]))
-    assert list(Path(machine.mount + subvolume("info", "one")["path"]).iterdir()) == []
+    assert list(link.resolve().iterdir()) == []
+    assert link.resolve() == Path(machine.mount + subvolume("info", "one")["path"])
     assert len(subvolume("snapshot ls", "one")) == 1
+
+
+def test_a_path_that_holds_data_is_not_made_a_link(machine: Any):
+    succeeded(machine(cephfs_kind="directory", cephfs_directories=[{"path": BASE + "/postgres_pools/plain"}]))
+    held = Path(machine.mount, BASE, "postgres_pools", "plain", "PG_VERSION")
+    held.write_text("18")
+    for state in ("present", "archived"):
+        run = machine(cephfs_state=state, cephfs_directories=[{"path": BASE + "/postgres_pools/plain"}])
+        assert run.code != 0 and "is no link to a subvolume" in run.sentences
+    assert held.read_text() == "18"

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import uuid
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Iterator
 
 import pytest
 from swarm_fixture import Bed
@@ -98,3 +100,64 @@ def test_a_spare_pool_is_kept(bed: Bed) -> None:
     # It is enough: asking again makes no other.
     assert changed(good(bed.play("allocate", postgres_pools_spare=1, **request))) == 0
     assert bed.sql(empty) == spare
+
+
+def made_and_removed(bed: Bed, *arguments: str, **variables: Any) -> Iterator[Dict[str, Any]]:
+    """A pool's row, with the server there; and its row after it was removed."""
+    good(bed.play("provision_pool", *arguments, **variables))
+    row = bed.servers()[-1]
+    assert changed(good(bed.play("provision_pool", *arguments, **dict(variables, server=row["name"])))) == 0
+    yield row
+    good(bed.play("maintenance", server=row["name"], state="on"))
+    good(bed.play("deprovision", *arguments, **dict(variables, server=row["name"])))
+    yield next(found for found in bed.servers() if found["name"] == row["name"])
+
+
+def test_a_server_on_the_disk_of_one_node(bed: Bed) -> None:
+    new = dict(bed.new_server, storage="local", node_placement="sw2", storage_root="/srv/postgres")
+    steps = made_and_removed(bed, postgres_pools_new_server=new)
+    row = next(steps)
+    assert (row["storage"], row["node_placement"], row["status"]) == ("local", "sw2", "active")
+    assert bed.container(row["name"])[0] == "sw2"
+    assert "PG_VERSION" in bed.on("sw2", "ls", row["storage_path"] + "/18/docker")
+    assert "server.key" in bed.on("sw2", "ls", row["storage_path"] + "/tls")
+    # Renewed where it lies, though the other servers' keys lie elsewhere.
+    good(bed.play("renew_certificates", server=row["name"], force=True))
+    assert next(steps)["status"] == "deprovisioned"
+    archived = bed.on("sw2", "find", "/srv/postgres/postgres_pools/.archived", "-maxdepth", "1", "-name", row["name"] + "-*").split()
+    assert len(archived) == 1
+    assert "PG_VERSION" in bed.on("sw2", "ls", archived[0] + "/18/docker")
+
+
+@pytest.fixture
+def machine(bed: Bed, tmp_path: Path) -> Iterator[Path]:
+    """An inventory in which the machine that runs the cluster is the storage host: it has the command `ceph`, and a mount that may do all."""
+    mount = Path(bed.facts["swarm_bed_cephfs_mount"])
+    assert not mount.is_mount()
+    mount.mkdir(parents=True, exist_ok=True)
+    options = ["--conf", bed.facts["swarm_bed_ceph_conf"], "--id", "admin", "--client_fs", "cephfs", "--fuse_disable_pagecache=true"]
+    subprocess.run(["ceph-fuse", *options, str(mount)], capture_output=True, timeout=60, check=True)
+    inventory = tmp_path / "machine.yml"
+    here = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    inventory.write_text(json.dumps({"all": {"hosts": {"machine": here}}}))
+    try:
+        yield inventory
+    finally:
+        subprocess.run(["umount", str(mount)], timeout=60, check=True)
+        mount.rmdir()
+
+
+def test_a_server_on_a_subvolume(bed: Bed, machine: Path) -> None:
+    subvolumes = {"group": "pools", "ceph_conf": bed.facts["swarm_bed_ceph_conf"]}
+    mounted = {"mount_path": bed.facts["swarm_bed_cephfs_mount"], "cluster_fsid": bed.facts["swarm_bed_cluster_fsid"]}
+    cephfs = dict(mounted, kind="subvolume", subvolume=subvolumes)
+    steps = made_and_removed(bed, "-i", str(machine), postgres_pools_storage_host="machine", postgres_pools_cephfs=cephfs)
+    row = next(steps)
+    assert (row["storage"], row["status"]) == ("cephfs", "active")
+    name = Path(row["storage_path"]).name
+    assert bed.manager("readlink", "-f", row["storage_path"]).startswith("{0}/volumes/pools/{1}/".format(mounted["mount_path"], name))
+    assert next(steps)["status"] == "deprovisioned"
+    asked = ["ceph", "--conf", subvolumes["ceph_conf"], "fs", "subvolume", "info", "cephfs", name, "--group_name", "pools"]
+    info = json.loads(subprocess.run(asked, capture_output=True, timeout=60, check=True).stdout)
+    assert info["state"] == "snapshot-retained"
+    assert bed.manager("sh", "-c", "ls -d {0} || true".format(row["storage_path"])) == ""

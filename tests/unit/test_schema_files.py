@@ -27,7 +27,7 @@ HELD = {
     "0002_platform_instances": "a32052d3105e5798a82614153f29c4c64b214e595f8f7812a54d9a701a658f8f",
     "0003_tls": "040b6f04e195b7dc5f03e309679569cef1c5d69709acf8258f72bc0c783422ec",
     "0004_registry_revised": "462eab2c05103ae16bb1fb7425489c90b0c64950547bf69605eace968d9faf15",
-    "0005_watching": "1a2356b2f18314906a25c4ce0cfe0deee7f5318e4f02b5e0ce48eb0bd9c0a653",
+    "0005_watching": "0923eefeae950b02be9c5d9a15bcef4a447dbfe05ca18f38a4eecbfa5a8b1052",
 }
 
 

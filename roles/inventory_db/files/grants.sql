@@ -10,7 +10,7 @@ GRANT SELECT ON db_schema_versions, db_state_transitions, db_plans, db_current_p
     db_tenant_migrations, db_health_checks, db_events, db_authorities TO {service};
 GRANT USAGE, SELECT ON SEQUENCE db_pool_number TO {service};
 GRANT INSERT (name, server_type, backend, host, port, status, status_reason, max_instances, connection_budget, storage_budget_bytes,
-    allocation_strategy, priority, cpu_limit, memory_limit_bytes, storage_path, postgres_version, postgres_image, swarm_service_id,
+    allocation_strategy, priority, cpu_limit, memory_limit_bytes, storage, storage_path, postgres_version, postgres_image, swarm_service_id,
     swarm_service_name, node_placement, admin_user, admin_password_encrypted, dedicated_customer_id, dedicated_instance_id,
     lease_holder, lease_expires_at, tls) ON db_servers TO {service};
 GRANT UPDATE (status, status_reason, host, port, health_status, last_health_check, health_check_failures, max_instances,
