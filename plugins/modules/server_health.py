@@ -7,162 +7,186 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: server_health
-short_description: Ask a PostgreSQL server whether it serves
+short_description: Ask all servers of the inventory database whether they serve, and bring their states up to date
 version_added: 0.1.0
 description:
-  - Logs in as the administrator, reads a table, and says the server's version. A server that only accepts connections is not healthy.
-  - Runs on a client host, which reaches the servers.
+  - Asks every server that is V(initializing), V(active), V(full), V(maintenance) or V(error), all of them side by side from the host it runs on, which
+    has to be a client host.
+  - "A check fails, with what is wrong in RV(servers[].problem), when the server's name is not resolved, it does not take the connection, its
+    certificate does not fit the authority in the inventory database, the administrator is not let in, a query that reads a table and that table's file
+    is not answered, or the server is in recovery; or when all of this takes longer than O(timeout)."
+  - The first failure makes a server C(degraded), the third in a row C(unhealthy), and takes one that was V(active) or V(full) to V(error), with
+    the reason. Placement chooses neither. The first success makes it C(healthy), and takes it from V(error) back to V(active), or V(full) by its count.
+  - V(maintenance) stays V(maintenance). V(initializing) becomes V(active) when the server serves and the lease of its maker has run out; as long as the
+    lease lasts, nothing is written. A server that never was V(active) stays in V(error) although it answers, since its maker gave it up.
+  - "A server that serves may have findings in RV(servers[].findings), which change no state. Their kinds are: C(version), another version than recorded;
+    C(missing_database), an active allocation's database is not there; C(unknown_database), one that no allocation accounts for (databases in quarantine
+    and those that a move left are accounted for); C(connections), 90% or more of those that clients may have are used; C(old_transaction), open for an hour
+    or longer; C(wraparound), twice the age at which autovacuum begins to freeze; C(storage), the databases take 90% or more of what the server has for
+    tenants; C(replication_slot), one that nobody reads; C(unmeasured), the time was not enough to see all of this; C(unfinished), a
+    server in error that answers and was never active."
+  - A server whose password cannot be decrypted, or that the check had no time for, is not asked and keeps its state.
+  - Each answer is kept in C(db_health_checks). Writing that history and the time of the check is no change; another state or health is.
+  - Only one check runs at a time. A second one changes nothing and says V(busy) in RV(status).
+options:
+  name:
+    description: Only these servers. Empty means all.
+    type: list
+    elements: str
+    default: []
+  timeout:
+    description: Seconds that each server has, from the lookup of its name to its answer.
+    type: int
+    default: 5
+  total_timeout:
+    description: Seconds that all of them have together. What was not asked by then is asked first by the next check.
+    type: int
+    default: 60
+  parallel:
+    description: How many are asked at the same time.
+    type: int
+    default: 200
+  history_days:
+    description: Days for which answers are kept. Older ones are deleted.
+    type: int
+    default: 30
 extends_documentation_fragment:
+  - saasodoo.postgres_pools.inventory_db
   - saasodoo.postgres_pools.inventory_db.keys
 attributes:
   check_mode:
-    description: It only looks.
+    description: Asks the servers, and does the rest in a transaction that is rolled back.
     support: full
   diff_mode:
-    description: Nothing is changed.
-    support: none
-options:
-  login_host:
-    description: Name or address of the server.
-    type: str
-    required: true
-  login_port:
-    description: Its port.
-    type: int
-    default: 5432
-  login_user:
-    description: Its administrator.
-    type: str
-    default: postgres
-  login_password:
-    description: The administrator's password. This or O(login_password_encrypted) is required.
-    type: str
-  login_password_encrypted:
-    description: The same, encrypted with the secret key as the inventory database keeps it.
-    type: str
-  ssl_mode:
-    description: How far TLS is asked for, as libpq's C(sslmode).
-    type: str
-    default: prefer
-    choices: [allow, disable, prefer, require, verify-ca, verify-full]
-  ca_cert:
-    description: File with the certificates of the authorities that the server's certificate is checked against.
-    type: path
-  timeout:
-    description: Seconds within which the server has to answer. Until then it is asked again.
-    type: int
-    default: 5
-requirements:
-  - psycopg2
+    description: Shows state and health of each server before and after.
+    support: full
+seealso:
+  - module: saasodoo.postgres_pools.server_probe
+  - module: saasodoo.postgres_pools.server_info
 author:
   - The saasodoo.postgres_pools authors (@saasodoo)
 """
 
 EXAMPLES = r"""
-- name: Ask the inventory database's own server
+- name: Ask all servers
   saasodoo.postgres_pools.server_health:
     login_host: 127.0.0.1
     login_port: "{{ inventory_port }}"
-    login_password: "{{ admin_password }}"
+    login_password: "{{ inventory_password }}"
+    secret_key_file: "{{ secret_key_file }}"
+  register: health
+  failed_when: health.status | default('alarm') == 'alarm'
+
+- name: Ask one
+  saasodoo.postgres_pools.server_health:
+    login_host: 127.0.0.1
+    login_port: "{{ inventory_port }}"
+    login_password: "{{ inventory_password }}"
+    secret_key_file: "{{ secret_key_file }}"
+    name: [postgres-pool-1]
+    timeout: 10
 """
 
 RETURN = r"""
-version:
-  description: The server's C(server_version_num).
-  returned: success
-  type: int
-  sample: 180004
-data_directory:
-  description: Path of its data, as the server itself sees it.
+status:
+  description:
+    - C(ok), nothing to look at.
+    - C(degraded), a server failed its check, could not be asked, or has findings.
+    - C(alarm), a server that was active once is unhealthy.
+    - C(busy), another check was running, and this one did nothing.
+    - Servers in maintenance are asked and shown, and do not count here.
   returned: success
   type: str
-  sample: /var/lib/postgresql/18/docker
-databases:
-  description: Databases beside PostgreSQL's own three, those in quarantine among them.
+  sample: degraded
+summary:
+  description: Numbers of servers after the check, of findings, of rows pruned from the history, and the seconds it took.
+  returned: success
+  type: dict
+  sample:
+    servers: 42
+    healthy: 40
+    degraded: 1
+    unhealthy: 1
+    unknown: 0
+    not_asked: 0
+    alarms: 1
+    findings: 3
+    taken_out: 1
+    brought_back: 0
+    pruned: 42
+    seconds: 5.3
+servers:
+  description: Servers with a problem, with findings or with a new state; those of O(name) in any case.
   returned: success
   type: list
-  elements: str
-  sample: [odoo_0123456789abcdef_01234567]
-latency_ms:
-  description: Milliseconds from the login to the answer.
-  returned: success
-  type: float
-  sample: 12.5
+  elements: dict
+  contains:
+    name:
+      description: The server's name.
+      type: str
+      sample: postgres-pool-1
+    server_type:
+      description: Its type.
+      type: str
+      sample: shared
+    status:
+      description: Its state after the check.
+      type: str
+      sample: error
+    status_before:
+      description: Its state before.
+      type: str
+      sample: active
+    health_status:
+      description: Its health after the check.
+      type: str
+      sample: unhealthy
+    health_status_before:
+      description: Its health before.
+      type: str
+      sample: degraded
+    failures:
+      description: Checks in a row that failed.
+      type: int
+      sample: 3
+    asked:
+      description: Whether it was asked at all.
+      type: bool
+      sample: true
+    level:
+      description: What it weighs in RV(status).
+      type: str
+      sample: alarm
+    problem:
+      description: Why the check failed, or why the server was not asked. Empty when it serves.
+      type: str
+      sample: "10.0.0.7 port 5432: Connection refused."
+    findings:
+      description: What is worth a look on a server that serves, by kind and in words.
+      type: list
+      elements: dict
+      sample:
+        - kind: replication_slot
+          message: Nobody reads the replication slot 'old', which keeps 512 MiB of WAL.
+    latency_ms:
+      description: Milliseconds from the lookup of its name to the answer. Null when there was none.
+      type: float
+      sample: 12.5
 """
 
-import time
+from ansible_collections.saasodoo.postgres_pools.plugins.module_utils import _health, _registry_module
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.saasodoo.postgres_pools.plugins.module_utils import _connection
-from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._errors import PoolsError
-from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._registry_module import keys_spec, open_secrets
-
-# Reading pg_class proves that the data can be read; a connection alone is answered also where the storage is gone.
-_QUESTION = """
-SELECT current_setting('server_version_num')::int, current_setting('data_directory'), (SELECT count(*) FROM pg_class),
-    ARRAY(SELECT datname::text FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1') ORDER BY 1)
-"""
+OPTIONS = dict(
+    name=dict(type="list", elements="str", default=[]),
+    timeout=dict(type="int", default=5),
+    total_timeout=dict(type="int", default=60),
+    parallel=dict(type="int", default=200),
+    history_days=dict(type="int", default=30),
+)
 
 
-def ask(params: dict, timeout: float) -> dict:
-    start = time.monotonic()
-    limits = {
-        "connect_timeout": max(2, int(timeout)),
-        "options": "-c statement_timeout={0}s".format(max(2, int(timeout))),
-    }
-    connection = _connection.connect(dict(params, connect_params=limits), "postgres")
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(_QUESTION)
-            version, data_directory, _tables, databases = cursor.fetchone()
-    except _connection.psycopg2.Error as error:
-        raise PoolsError(
-            "The server {0} lets in and does not answer: {1}.".format(params["login_host"], " ".join(str(error).split()))
-        ) from error
-    finally:
-        connection.close()
-    return {
-        "version": version,
-        "data_directory": data_directory,
-        "databases": databases,
-        "latency_ms": round((time.monotonic() - start) * 1000, 1),
-    }
-
-
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "login_host": {"type": "str", "required": True},
-            "login_port": {"type": "int", "default": 5432},
-            "login_user": {"type": "str", "default": "postgres"},
-            "login_password": {"type": "str", "no_log": True},
-            "login_password_encrypted": {"type": "str", "no_log": False},
-            "ssl_mode": {
-                "type": "str",
-                "default": "prefer",
-                "choices": ["allow", "disable", "prefer", "require", "verify-ca", "verify-full"],
-            },
-            "ca_cert": {"type": "path"},
-            "timeout": {"type": "int", "default": 5},
-            **keys_spec(),
-        },
-        required_one_of=[("login_password", "login_password_encrypted")],
-        supports_check_mode=True,
-    )
-    if _connection.PSYCOPG2_IMPORT_ERROR:
-        module.fail_json(msg=missing_required_lib("psycopg2"), exception=_connection.PSYCOPG2_IMPORT_ERROR)
-    deadline = time.monotonic() + module.params["timeout"]
-    try:
-        open_secrets(module, [module.params], "login_password")
-        while True:
-            try:
-                module.exit_json(changed=False, **ask(module.params, deadline - time.monotonic()))
-            except PoolsError as error:
-                if time.monotonic() + 0.5 >= deadline or "authentication failed" in str(error):
-                    raise
-                time.sleep(0.5)
-    except PoolsError as error:
-        module.fail_json(msg=str(error))
+def main():
+    _registry_module.run(OPTIONS, _health.work, needs_keys=True, supports_check_mode=True)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,10 @@ options:
     description: Only servers of this type.
     type: str
     choices: [shared, dedicated, platform]
+  growth:
+    description: Tell RV(growth) too, which reads all allocations that ever were.
+    type: bool
+    default: false
 extends_documentation_fragment:
   - saasodoo.postgres_pools.inventory_db
   - saasodoo.postgres_pools.inventory_db.keys
@@ -76,9 +80,22 @@ totals:
     capacity: 100
     used: 62
     utilization: 62.0
+growth:
+  description:
+    - The tenants that the pools gained (C(instances)) in the last C(days) days, 30 or as many as there have been pools, and how many a day that is.
+    - C(full_at) is the day on which no place in the pools in use is free any more at that pace. Where there is no such day it is null, and
+      C(reason) says why. Over all pools, whichever servers are shown.
+  returned: with O(growth=true)
+  type: dict
+  sample:
+    days: 30
+    instances: 12
+    per_day: 0.4
+    full_at: "2027-02-25"
+    reason: null
 """
 
-from ansible_collections.saasodoo.postgres_pools.plugins.module_utils import _registry_module, _totals
+from ansible_collections.saasodoo.postgres_pools.plugins.module_utils import _capacity, _registry_module, _totals
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._errors import PoolsError
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._inventory import plain
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._names import check_server_name
@@ -88,6 +105,7 @@ OPTIONS = dict(
     name=dict(type="str"),
     status=dict(type="str", choices=STATES),
     server_type=dict(type="str", choices=["shared", "dedicated", "platform"]),
+    growth=dict(type="bool", default=False),
 )
 
 
@@ -110,7 +128,10 @@ def read(params, inventory, cipher):
                 {"name": name},
             )
         ]
-    return dict(changed=False, servers=shown, totals=_totals.totals(servers))
+    result = dict(changed=False, servers=shown, totals=_totals.totals(servers))
+    if params["growth"]:
+        result["growth"] = _capacity.growth(inventory)
+    return result
 
 
 def main():

@@ -31,7 +31,7 @@ PLUGINS = [
 ]
 ROLES = sorted(path.parent.parent.name for path in ROOT.glob("roles/*/tasks/main.yml"))
 # Their examples need a Swarm or a CephFS, and run in tests/swarm/test_examples.py.
-ON_THE_BED = ("cephfs_directory", "cephfs_subvolume", "swarm_service_wait")
+ON_THE_BED = ("cephfs_directory", "cephfs_subvolume", "swarm_audit", "swarm_service_wait")
 MODULES = [name for kind, name in PLUGINS if kind == "module"]
 PG_VARIABLES = ("PGHOST", "PGPORT", "PGUSER", "PGDATABASE")
 

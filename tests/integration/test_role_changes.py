@@ -56,15 +56,15 @@ def test_a_server_keeps_the_memory_that_its_tenants_were_promised(scratch: Envir
     refused(scratch, "update_server", "No server was named")
 
 
-def test_server_health_tells_what_a_server_holds(scratch: Environment) -> None:
+def test_server_probe_tells_what_a_server_holds(scratch: Environment) -> None:
     pool = scratch.servers()[0]
     login = {"login_host": pool["host"], "login_port": pool["port"]}
     password = scratch.cipher().decrypt(pool["admin_password_encrypted"], pool["name"])
-    good = module("server_health", "good", login_password=password, **login)
+    good = module("server_probe", "good", login_password=password, **login)
     told = run(scratch, [good], tells={"databases": "{{ good.databases }}", "version": "{{ good.version }}"}).succeeded().stats
     assert [name[:5] for name in told["databases"]] == ["odoo_"]
     assert int(told["version"]) // 10000 >= 15
-    bad = run(scratch, [module("server_health", "bad", login_password="wrong", **login)])
+    bad = run(scratch, [module("server_probe", "bad", login_password="wrong", **login)])
     assert bad.rc != 0
     assert "authentication failed" in bad.output
 

@@ -28,7 +28,7 @@ def shown() -> Dict[str, Any]:
     return dict(json.loads(done.stdout)["all"])
 
 
-@pytest.mark.parametrize(("name", "host"), [("swarm_service_wait", "client"), ("cephfs_directory", "storage_hosts")])
+@pytest.mark.parametrize(("name", "host"), [("swarm_service_wait", "client"), ("swarm_audit", "swarm_managers"), ("cephfs_directory", "storage_hosts")])
 def test_the_examples_run(bed: Bed, shown: Dict[str, Any], tmp_path: Path, name: str, host: str) -> None:
     text = shown["module"]["saasodoo.postgres_pools." + name]["examples"]
     for example, ours in OURS.items():

@@ -69,7 +69,7 @@ def test_a_server_of_postgresql_15_from_asking_to_removal(bed: Bed, tmp_path: Pa
     # Another major version would begin with no data: refused, and back.
     refused = bed.play("update_server", server=name, image="postgres:18")
     assert refused.returncode != 0
-    assert "the data are those of PostgreSQL 15" in " ".join(refused.stdout.split())
+    assert "of another major version than the data" in " ".join(refused.stdout.split())
     good(bed.play("update_server", server=name, image="postgres:15"))
     assert bed.query_from("sw1", answer, "SELECT number FROM kept") == "42"
 
