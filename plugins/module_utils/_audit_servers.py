@@ -259,7 +259,6 @@ class _Audit:
             return list(cursor.fetchall())
 
 
-
 def fleet(expectations: Callable[[], Sequence[Expected]], orders: Orders) -> List[Finding]:
     """The findings of all servers that two looks agree on; between them the rows are read again.
 

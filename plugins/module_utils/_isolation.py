@@ -307,4 +307,3 @@ class _Victim:
 
     def __exit__(self, *unused: object) -> None:
         self.connection.close()
-

@@ -60,6 +60,11 @@ class BusyError(Exception):
     """Another run of the job is not over."""
 
 
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
 class Log:
     """Where lines go: to standard output, which under systemd is the journal, or to the socket of a syslog."""
 
@@ -76,14 +81,14 @@ class Log:
             made.connect(address)
         except OSError as error:
             # What cron gets on standard output it mails: better there than nowhere.
-            print("The syslog does not answer at {0}: {1}.".format(address, error.strerror), flush=True)
+            _print("The syslog does not answer at {0}: {1}.".format(address, error.strerror))
             made.close()
             return None
         return made
 
     def say(self, priority: int, text: str) -> None:
         if self.syslog is None:
-            print("<{0}>{1}".format(priority, text) if self.levels else text, flush=True)
+            _print("<{0}>{1}".format(priority, text) if self.levels else text)
             return
         data = text.encode(errors="replace")
         for start in range(0, len(data) or 1, DATAGRAM):
@@ -91,7 +96,7 @@ class Log:
             try:
                 self.syslog.send(head + data[start : start + DATAGRAM])
             except OSError:
-                print(text, flush=True)
+                _print(text)
                 return
 
     def follow(self, stream: IO[bytes]) -> None:
@@ -309,4 +314,4 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

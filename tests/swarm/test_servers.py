@@ -110,7 +110,7 @@ def made_and_removed(bed: Bed, *arguments: str, **variables: Any) -> Iterator[Di
     yield row
     good(bed.play("maintenance", server=row["name"], state="on"))
     good(bed.play("deprovision", *arguments, **dict(variables, server=row["name"])))
-    yield next(found for found in bed.servers() if found["name"] == row["name"])
+    yield bed.sql("SELECT * FROM db_servers WHERE name = '{0}'".format(row["name"]))[0]
 
 
 def test_a_server_on_the_disk_of_one_node(bed: Bed) -> None:
