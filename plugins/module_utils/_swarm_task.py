@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import datetime
+import json
 import re
 from dataclasses import dataclass
-from typing import Any, List, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 # States before "running", of https://docs.docker.com/engine/swarm/how-swarm-mode-works/swarm-task-states/.
 ON_ITS_WAY = frozenset(["new", "allocated", "pending", "assigned", "accepted", "preparing", "ready", "starting"])
@@ -164,3 +165,11 @@ def _filled(value: Any) -> Any:
         kept = {key: _filled(one) for key, one in value.items()}
         return {key: one for key, one in kept.items() if one not in (None, {}, [], 0, "")}
     return [_filled(one) for one in value] if isinstance(value, list) else value
+
+
+def inspected(code: int, out: str, err: str) -> Optional[List[Dict[str, Any]]]:
+    """What ``docker … inspect`` said of several things, without those that went away since they were listed; None for any other failure."""
+    told = [line for line in err.splitlines() if line.strip()]
+    if code and not (told and all("no such " in line.lower() for line in told)):
+        return None
+    return list(json.loads(out or "[]"))

@@ -66,22 +66,22 @@ findings:
       remedy: "Run playbooks/update_server.yml for the server: it deploys what the row says."
 """
 
-import json
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.saasodoo.postgres_pools.plugins.module_utils import _audit, _audit_swarm
+from ansible_collections.saasodoo.postgres_pools.plugins.module_utils import _audit, _audit_swarm, _swarm_task
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._errors import PoolsError
 
 
 def labelled(module: AnsibleModule, docker: str, kind: str) -> list:
-    def ask(*words: str) -> str:
-        code, out, err = module.run_command([docker, kind, *words])
-        if code:
-            raise PoolsError("docker {0} {1}: {2}".format(kind, words[0], " ".join(err.split())[-500:]))
-        return out
+    code, out, err = module.run_command([docker, kind, "ls", "--quiet", "--filter", "label=" + _audit_swarm.MANAGED])
+    if code or not out.split():
+        return _refuse(kind, err) if code else []
+    code, out, err = module.run_command([docker, kind, "inspect", *out.split()])
+    found = _swarm_task.inspected(code, out, err)
+    return _refuse(kind, err) if found is None else found
 
-    ids = ask("ls", "--quiet", "--filter", "label=" + _audit_swarm.MANAGED).split()
-    return json.loads(ask("inspect", *ids)) if ids else []
+
+def _refuse(kind: str, err: str) -> list:
+    raise PoolsError("docker {0}: {1}".format(kind, " ".join(err.split())[-500:]))
 
 
 def main() -> None:

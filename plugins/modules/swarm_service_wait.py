@@ -102,8 +102,16 @@ class Manager:
     def look(self, name: str) -> tuple:
         service = json.loads(self.run("service", "inspect", name))[0]
         ids = self.run("service", "ps", "--quiet", "--no-trunc", name).split()
-        tasks = json.loads(self.run("inspect", "--type", "task", *ids)) if ids else []
-        return service["ID"], _swarm_task.judge(service, tasks, time.time())
+        return service["ID"], _swarm_task.judge(service, self.tasks(ids), time.time())
+
+    def tasks(self, ids: list) -> list:
+        if not ids:
+            return []
+        code, out, err = self._module.run_command([self._docker, "inspect", "--type", "task", *ids])
+        found = _swarm_task.inspected(code, out, err)
+        if found is None:
+            raise PoolsError("docker inspect: {0}".format(" ".join(err.split())[-500:]))
+        return found
 
     def node(self, node_id: str) -> str:
         return self.run("node", "inspect", "--format", "{{ .Description.Hostname }}", node_id).strip() if node_id else ""

@@ -101,3 +101,18 @@ def test_an_unknown_error_is_not_explained() -> None:
 )
 def test_what_may_pass_is_told_from_what_will_not(message: str, transient: bool) -> None:
     assert _failures.is_transient(message) is transient
+
+
+@pytest.mark.parametrize(
+    ("code", "out", "err", "found"),
+    [
+        (0, '[{"ID": "a"}]', "", [{"ID": "a"}]),
+        (1, '[{"ID": "a"}]', "Error: No such task: b\n", [{"ID": "a"}]),
+        (1, "[]\n", "Error: no such service: b\nError: no such service: c\n", []),
+        (1, "[]\n", "Error response from daemon: This node is not a swarm manager.\n", None),
+        (1, "", "Error: No such task: b\nCannot connect to the Docker daemon\n", None),
+        (1, "", "", None),
+    ],
+)
+def test_what_went_away_meanwhile_is_no_failure(code: int, out: str, err: str, found: Any) -> None:
+    assert _swarm_task.inspected(code, out, err) == found
