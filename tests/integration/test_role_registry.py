@@ -280,7 +280,7 @@ def test_inventory_schema_through_ansible(scratch: Environment) -> None:
         ({"migrations": dict(TWO, **{"0001_one.up.sql": "CREATE TABLE one (id bigint)"})}, "Migration 0001_one was changed after it was applied"),
         ({"migrations": ONE}, "has migration 0002_two, which this release does not know"),
         ({"version": 3}, "There is no schema version 3; there are 0 to 2"),
-        ({"grants": GRANTS, "service_role": "nobody_at_all"}, "The privileges of 'nobody_at_all' could not be granted"),
+        ({"grants": GRANTS, "service_role": "nobody_at_all"}, "The privileges of 'nobody_at_all' or the platform's table could not be settled"),
         ({"login_db": "nowhere"}, 'database "nowhere" does not exist'),
         ({"login_password": "wrong"}, "password authentication failed"),
     ],

@@ -13,7 +13,7 @@ import psycopg2
 import pytest
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils import _lifecycle, _schema
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._errors import PoolsError
-from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._inventory import Inventory
+from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._inventory import SCHEMA_VERSION, Inventory
 from registry_fixture import FILES, SERVICE, bin_dirs, migrations, registry_server
 
 SERVER_STATES = [
@@ -103,7 +103,7 @@ def test_a_database_of_a_later_release_is_left_alone(registry):
         schema_of(registry, migrations()[:1]).pending(None)
 
 
-@pytest.mark.parametrize("version", [-1, 4, 99])
+@pytest.mark.parametrize("version", [-1, SCHEMA_VERSION + 1, 99])
 def test_a_version_that_is_not_there_is_refused(registry, version):
     with pytest.raises(PoolsError, match="There is no schema version"):
         schema_of(registry).pending(version)
@@ -111,14 +111,14 @@ def test_a_version_that_is_not_there_is_refused(registry, version):
 
 def test_a_script_that_fails_leaves_nothing_and_the_next_run_goes_on(registry):
     good = migrations()
-    half = _schema.Migration(4, "half", "CREATE TABLE half (id int); SELECT 1/0;", "DROP TABLE half")
+    half = _schema.Migration(SCHEMA_VERSION + 1, "half", "CREATE TABLE half (id int); SELECT 1/0;", "DROP TABLE half")
     schema = schema_of(registry, good + [half])
-    with pytest.raises(PoolsError, match="0004_half failed and was undone: division by zero"):
+    with pytest.raises(PoolsError, match="{0}_half failed and was undone: division by zero".format("%04d" % (SCHEMA_VERSION + 1))):
         schema.run(*schema.pending(None))
-    assert schema.version() == 3 and registry.query("SELECT to_regclass('half')") == [(None,)]
-    mended = schema_of(registry, good + [_schema.Migration(4, "half", "CREATE TABLE half (id int)", "DROP TABLE half")])
+    assert schema.version() == SCHEMA_VERSION and registry.query("SELECT to_regclass('half')") == [(None,)]
+    mended = schema_of(registry, good + [_schema.Migration(SCHEMA_VERSION + 1, "half", "CREATE TABLE half (id int)", "DROP TABLE half")])
     mended.run(*mended.pending(None))
-    assert mended.version() == 4
+    assert mended.version() == SCHEMA_VERSION + 1
 
 
 def test_going_down_refuses_to_forget_servers(registry):
@@ -131,7 +131,8 @@ def test_going_down_refuses_to_forget_servers(registry):
 
 
 @pytest.mark.parametrize(
-    "version, told", [(0, "has no schema|schema version 0"), (1, "has schema version 1, this code needs 3"), (2, "has schema version 2")]
+    "version, told",
+    [(0, "has no schema|schema version 0"), (1, "has schema version 1, this code needs {0}".format(SCHEMA_VERSION)), (2, "has schema version 2")],
 )
 def test_code_of_another_version_stops_before_it_touches_anything(registry, version, told):
     schema = schema_of(registry)
@@ -336,14 +337,15 @@ def test_a_registry_of_the_version_before_keeps_its_tenants_on_the_way_up(regist
     schema = schema_of(registry)
     schema.run(*schema.pending(2))
     registry.query(
-        "INSERT INTO db_servers (name, server_type, backend, host, port, max_instances, connection_budget, storage_budget_bytes)"
-        " VALUES ('old', 'shared', 'process', '127.0.0.1', 5432, 50, 300, 1 << 40);"
+        "INSERT INTO db_servers (name, server_type, backend, host, port, max_instances, connection_budget, storage_budget_bytes,"
+        " cpu_limit, memory_limit_bytes) VALUES ('old', 'shared', 'process', '127.0.0.1', 5432, 50, 300, 1::bigint << 40, 2, 4::bigint << 30);"
         " UPDATE db_servers SET status = 'initializing'; UPDATE db_servers SET status = 'active';"
         " INSERT INTO db_allocations (instance_id, customer_id, plan_tier, server_id, database_name, role_name, password_encrypted,"
         " connections, storage_bytes, expires_at) SELECT gen_random_uuid(), gen_random_uuid(), 'standard', id, 'd', 'r', 'x', 6, 1, now()"
         " FROM db_servers; UPDATE db_allocations SET status = 'active'"
     )
     schema.run(*schema.pending(None))
+    schema.grant((FILES / "grants.sql").read_text(), SERVICE, dry_run=False)
     assert registry.query("SELECT status, current_instances, tls FROM db_servers") == [("active", 1, False)]
     assert registry.place(making=False)["server"] == "old"
 
