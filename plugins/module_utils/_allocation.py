@@ -187,12 +187,13 @@ def _step(params: Mapping[str, Any], inventory: Inventory, ids: List[str]) -> Di
         result["changed"] = _lifecycle.dropped(inventory, ended) > 0
     else:
         result["tenant_databases"] = [
-            _login(row, name=row["database"], owner=row["user"], quarantine_name=row["quarantine_name"]) for row in due
+            with_login(row, name=row["database"], owner=row["user"], quarantine_name=row["quarantine_name"]) for row in due
         ]
     return result
 
 
-def _login(row: Mapping[str, Any], **database: Any) -> Dict[str, Any]:
+def with_login(row: Mapping[str, Any], **database: Any) -> Dict[str, Any]:
+    """One of ``databases`` of the module ``tenant_database``: with the login of its server's administrator, out of that server's row."""
     login = dict(
         database,
         login_host=row["host"],
@@ -222,7 +223,7 @@ def tenant_databases(rows: Sequence[Mapping[str, Any]], plans: Mapping[str, Mapp
             database["temp_file_limit"] = plan["temp_file_limit_bytes"]
         if row["quarantine_name"]:
             database["quarantine_name"] = row["quarantine_name"]
-        made.append(_login(row, **database))
+        made.append(with_login(row, **database))
     return made
 
 

@@ -164,7 +164,7 @@ def _result(plan: _cleanup_plan.Plan, expired: Sequence[Mapping[str, Any]], run:
         left=[_shown(item) for item in plan.left],
         kept=plan.kept,
         tenant_databases=[
-            _allocation._login(row, name=row["database"], owner=row["user"], quarantine_name=row["quarantine_name"])
+            _allocation.with_login(row, name=row["database"], owner=row["user"], quarantine_name=row["quarantine_name"])
             for row in databases
         ],
     )
