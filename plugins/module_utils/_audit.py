@@ -46,6 +46,7 @@ KINDS: Dict[str, Kind] = {
     "foreign_membership": Kind(True, _REPAIR),
     "password": Kind(False, "Find out who changed it, and which one the application has. " + _ALLOCATE),
     "password_rotation": Kind(False, "Run playbooks/rotate_password.yml for the instance: it finishes what was begun."),
+    "password_unreadable": Kind(False, "Add the key that it was encrypted with to the key file, behind the newest one."),
     "extension_missing": Kind(False, _ALLOCATE),
     "extension_function": Kind(False, _ALLOCATE),
     "quarantine_missing": Kind(False, "Look who dropped it before its time; its row still counts its storage."),

@@ -13,7 +13,7 @@ from ._audit import Finding, finding
 from ._audit_tenants import Tenant
 from ._errors import PoolsError
 from ._inventory import ALLOCATION_COLUMNS, CA_CERTIFICATE, Inventory
-from ._secrets import Cipher
+from ._secrets import Cipher, new_password
 from ._tenant import OWNER_SUFFIX, wanted
 
 # What an administrator can be asked of. One in error is asked too, but that it does not answer is no news.
@@ -76,12 +76,16 @@ WHERE m.status NOT IN ('completed', 'rolled_back') OR m.retained_until > now()
 
 @dataclass(frozen=True)
 class Expected:
-    """A server, the login to it, and what it should hold. ``optional`` are names that may be there or not."""
+    """A server, the login to it, and what it should hold. ``optional`` are names that may be there or not.
+
+    ``unreadable`` says why there is no login.
+    """
 
     row: Mapping[str, Any] = field(repr=False)
     login: Mapping[str, Any] = field(repr=False)
     tenants: Tuple[Tenant, ...]
     optional: Tuple[str, ...]
+    unreadable: str = ""
 
     @property
     def name(self) -> str:
@@ -116,7 +120,7 @@ def _time(moment: Any) -> str:
 def expectations(inventory: Inventory, cipher: Cipher, name: Optional[str]) -> List[Expected]:
     """Each server that can be asked, with its allocations as they are wanted there.
 
-    :raises PoolsError: there is no server *name*, or a password that none of the keys opens.
+    :raises PoolsError: there is no server *name*.
     """
     if name and not inventory.servers([name]):
         raise PoolsError("There is no server {0!r} in the inventory database.".format(name), "playbooks/pools.yml lists those there are.")
@@ -137,9 +141,19 @@ def expectations(inventory: Inventory, cipher: Cipher, name: Optional[str]) -> L
     for move in inventory.rows(_MOVES):
         if move["server"] in optional:
             optional[move["server"]] += _names(move["database"], move["owner"], move["quarantine_name"])
-    return [
-        Expected(row, login(row, cipher), tuple(tenants[row["name"]]), tuple(optional[row["name"]])) for row in rows
-    ]
+    expected = []
+    for row in rows:
+        administrator, unreadable = _login(row, cipher)
+        expected.append(Expected(row, administrator, tuple(tenants[row["name"]]), tuple(optional[row["name"]]), unreadable))
+    return expected
+
+
+def _login(row: Mapping[str, Any], cipher: Cipher) -> Tuple[Dict[str, Any], str]:
+    """The login, or why there is none: one lost key must not end the audit of every other server."""
+    try:
+        return login(row, cipher), ""
+    except PoolsError as error:
+        return {}, error.problem
 
 
 def _names(database: str, owner: str, quarantine: Optional[str]) -> List[str]:
@@ -149,9 +163,13 @@ def _names(database: str, owner: str, quarantine: Optional[str]) -> List[str]:
 def _tenant(allocation: Mapping[str, Any], plans: Mapping[str, Mapping[str, Any]], cipher: Cipher) -> Tenant:
     whose = "instance {0}".format(allocation["instance_id"])
     raw = dict(tenant_databases([allocation], plans)[0])
-    raw["password"] = cipher.decrypt(allocation["password_encrypted"], whose)
     following = allocation["next_password_encrypted"]
-    return Tenant(wanted(raw, "present"), cipher.decrypt(following, whose) if following else "")
+    try:
+        raw["password"] = cipher.decrypt(allocation["password_encrypted"], whose)
+        return Tenant(wanted(raw, "present"), cipher.decrypt(following, whose) if following else "")
+    except PoolsError as error:
+        raw["password"] = new_password()
+        return Tenant(wanted(raw, "present"), unreadable=error.problem)
 
 
 def _parked(allocation: Mapping[str, Any]) -> Tenant:

@@ -125,6 +125,9 @@ def limited(login: Mapping[str, Any], orders: Orders) -> Dict[str, Any]:
 
 
 def _audit_one(expected: Expected, orders: Orders) -> List[Finding]:
+    if expected.unreadable:
+        wanted = "a password that a key given here opens"
+        return [finding(expected.name, "password_unreadable", expected.row["admin_user"], wanted, expected.unreadable)]
     connection = None
     try:
         connection = server_sql.connect(limited(expected.login, orders))

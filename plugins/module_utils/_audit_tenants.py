@@ -67,11 +67,15 @@ class Drift:
 
 @dataclass(frozen=True)
 class Tenant:
-    """An allocation as the audit needs it: what is wanted, the next password of a rotation that was begun, and whether it is in quarantine."""
+    """An allocation as the audit needs it: what is wanted, the next password of a rotation that was begun, and whether it is in quarantine.
+
+    ``unreadable`` says why its password is not known; then ``wanted`` holds one that nobody has.
+    """
 
     wanted: Wanted
     next_password: str = ""
     quarantined: bool = False
+    unreadable: str = ""
 
     @property
     def names(self) -> Tuple[str, ...]:
@@ -116,6 +120,8 @@ def live(server: str, tenant: Tenant, found: Found, inside: Callable[[], Mapping
         # The server has taken the new password, and the inventory database has not been told yet.
         wanted = replace(wanted, password=tenant.next_password)
         begun = [Drift(finding(server, "password_rotation", wanted.owner, "one password", "the next one already"))]
+    elif tenant.unreadable:
+        begun = [Drift(finding(server, "password_unreadable", wanted.owner, "a password that a key given here opens", tenant.unreadable))]
     else:
         begun = []
     try:
@@ -124,6 +130,8 @@ def live(server: str, tenant: Tenant, found: Found, inside: Callable[[], Mapping
             steps += [step for step in plan.plan_database(wanted, found) if step.words]
     except PoolsError as error:
         return [*begun, Drift(finding(server, "database_locale", wanted.name, "as it was made", error.problem))]
+    if tenant.unreadable:
+        steps = [step for step in steps if not step.sql.startswith("ALTER ROLE {owner} PASSWORD")]
     if owner is None:
         steps = [step for step in steps if not any(part in step.sql for part in _NEEDS_OWNER) or "CREATE" in step.sql]
     if database is not None:

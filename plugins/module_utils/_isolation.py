@@ -143,8 +143,8 @@ def judge(attempt: Attempt, code: Optional[str], rows: int = 0) -> str:
 
 
 def chosen(tenants: Sequence[Tenant], everybody: bool, day: int) -> List[Tenant]:
-    """All tenants in use, or the one whose turn it is: another one each day."""
-    in_use = [tenant for tenant in tenants if not tenant.quarantined]
+    """All tenants in use whose password is known, or the one whose turn it is: another one each day."""
+    in_use = [tenant for tenant in tenants if not tenant.quarantined and not tenant.unreadable]
     if everybody or not in_use:
         return in_use
     return [in_use[day % len(in_use)]]
@@ -160,7 +160,7 @@ def probe(servers: Sequence[Expected], orders: Orders, everybody: bool, day: int
     def one(expected: Expected) -> Tuple[List[Finding], List[Dict[str, Any]]]:
         return _probe_server(expected, orders, chosen(expected.tenants, everybody, day))
 
-    usable = [expected for expected in servers if expected.row["status"] != "error" and expected.row["server_type"] != "platform"]
+    usable = [expected for expected in servers if expected.row["status"] != "error" and expected.row["server_type"] != "platform" and not expected.unreadable]
     answers = within(one, usable, late, orders.timeout, orders.max_parallel)
     return [each for findings, _told in answers for each in findings], [each for _findings, told in answers for each in told]
 
@@ -255,7 +255,7 @@ class _Probe:
     def _victim(self) -> _Victim:
         """A session to try on: another tenant's where there is one that can be had, else the administrator's."""
         for other in self.others:
-            if other.quarantined:
+            if other.quarantined or other.unreadable:
                 continue
             try:
                 return _Victim(self._login(other.wanted.owner, other.wanted.password, other.wanted.name))

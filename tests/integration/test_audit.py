@@ -21,6 +21,8 @@ from ansible_collections.saasodoo.postgres_pools.plugins.module_utils import (
     _scram,
 )
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._audit import KINDS
+from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._secrets import Cipher
+from cryptography.fernet import Fernet
 from environment import Environment, environment, instances
 from registry_fixture import bin_dirs
 from role_fixture import fact_of, inventory, role, run
@@ -283,6 +285,30 @@ def test_a_rotation_that_was_begun_is_told_as_such(fleet: Fleet) -> None:
     assert fleet.audit() == []
 
 
+def test_a_password_that_no_key_opens_ends_no_audit_of_the_others(fleet: Fleet) -> None:
+    lost = Cipher([Fernet.generate_key().decode()]).encrypt("whatever it was")
+    limit = 'ALTER ROLE "{0}" CONNECTION LIMIT {1}'
+    of_tenant = "UPDATE db_allocations SET password_encrypted = %s WHERE id = %s"
+    of_server = "UPDATE db_servers SET admin_password_encrypted = %s WHERE name = %s"
+    tenants = fleet.scratch.rows("SELECT password_encrypted AS token FROM db_allocations WHERE id = %s", (fleet.first["id"],))[0]["token"]
+    servers = fleet.servers[fleet.pool]["admin_password_encrypted"]
+    limit_before = fleet.sql("SELECT rolconnlimit FROM pg_roles WHERE rolname = '{0}'".format(fleet.first["owner"]))[0][0]
+    fleet.sql(limit.format(fleet.first["owner"], -1))
+    try:
+        fleet.scratch.execute(of_tenant, (lost, fleet.first["id"]))
+        found = fleet.audit()
+        # What else is wrong with that tenant is still told.
+        assert keys(found) == {("password_unreadable", fleet.first["owner"]), ("connection_limit", fleet.first["owner"])}
+        assert "a key that is not among those given" in json.dumps(found) and lost not in json.dumps(found)
+        fleet.scratch.execute(of_server, (lost, fleet.pool))
+        assert ("password_unreadable", "postgres") in keys(fleet.audit())
+    finally:
+        fleet.scratch.execute(of_server, (servers, fleet.pool))
+        fleet.scratch.execute(of_tenant, (tenants, fleet.first["id"]))
+        fleet.sql(limit.format(fleet.first["owner"], limit_before))
+    assert fleet.audit() == []
+
+
 class Rows(NamedTuple):
     """Drift in the inventory database itself."""
 
@@ -505,6 +531,6 @@ def test_every_kind_of_a_process_fleet_is_planted_here() -> None:
     # In test_audit_isolation.py and, since PostgreSQL lets nobody plant them here, in tests/unit/test_audit.py.
     elsewhere = {"isolation", "probe_inconclusive", "database_locale", "quarantine_undone"}
     planted = {kind for drift in (*DRIFTS, *ROWS) for kind, _thing in drift.found}
-    others = {"password", "password_rotation", "settings", "configuration", "row_without_process", "pg_hba"}
+    others = {"password", "password_rotation", "password_unreadable", "settings", "configuration", "row_without_process", "pg_hba"}
     assert planted | others | swarm | elsewhere == set(KINDS)
     assert len(planted | others) >= 20
