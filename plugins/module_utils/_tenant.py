@@ -18,7 +18,9 @@ from ._scram import check_password
 OWNER_SUFFIX = "_user"
 # Odoo wants both; see its --unaccent option and its trigram indexes.
 EXTENSIONS: Dict[str, Tuple[str, ...]] = {"odoo": ("pg_trgm", "unaccent"), "plain": ()}
-STATES = ("present", "quarantined", "absent")
+STATES = ("present", "closed", "quarantined", "restored", "absent")
+# Those that end with a database in use.
+IN_USE = ("present", "restored")
 # Names that are PostgreSQL's own, words of pg_hba.conf that mean something else there, or this collection's.
 RESERVED = frozenset(
     [
@@ -178,14 +180,14 @@ def wanted(raw: Mapping[str, Any], state: str) -> Wanted:
             f"The profile of {what} is {profile!r}.", "Choose one of {}.".format(", ".join(sorted(EXTENSIONS)))
         )
     quarantine = raw.get("quarantine_name") or None
-    if quarantine is None and state == "quarantined":
-        raise PoolsError(f"{what.capitalize()} has no quarantine_name.", "Say what it shall be called in quarantine.")
+    if quarantine is None and state in ("quarantined", "restored"):
+        raise PoolsError(f"{what.capitalize()} has no quarantine_name.", "Say what it is called in quarantine.")
     if quarantine is not None:
         check_name(quarantine, f"The quarantine_name of {what},", MAX_IDENTIFIER_BYTES - len(OWNER_SUFFIX))
         if {quarantine, quarantine + OWNER_SUFFIX} & {name, owner}:
             raise PoolsError(f"The quarantine_name of {what} is its own or its owner's name.", "Choose another.")
     password = raw.get("password") or ""
-    if state == "present":
+    if state in IN_USE:
         check_password(password, f"the owner of {what}")
     texts = {
         key: _locale_word(raw.get(key) or getattr(Wanted, key), key, what)

@@ -291,8 +291,17 @@ def plan_opening(wanted: Wanted, database: Optional[Database]) -> List[Step]:
 
 
 def _close(name: str, owner: str, found: Found) -> List[Step]:
-    names = {"database": name, "owner": owner}
-    role, database = found.roles.get(owner), found.databases.get(name)
+    database = found.databases.get(name)
+    steps = _shut_out(owner, found)
+    if database and database.allows_connections:
+        sql = "ALTER DATABASE {database} WITH ALLOW_CONNECTIONS false"
+        steps.append(Step(SERVER, f"database {name}: closed", sql, {"database": name}, before="open", after="closed"))
+    return steps
+
+
+def _shut_out(owner: str, found: Found) -> List[Step]:
+    names = {"owner": owner}
+    role = found.roles.get(owner)
     steps = []
     if role and ("LOGIN" in role.attributes or role.connection_limit != 0):
         words = f"role {owner}: cannot log in any more"
@@ -301,9 +310,6 @@ def _close(name: str, owner: str, found: Found) -> List[Step]:
         )
     if role and BUS_ROLE in role.member_of:
         steps.append(_leave_bus(owner, names))
-    if database and database.allows_connections:
-        sql = "ALTER DATABASE {database} WITH ALLOW_CONNECTIONS false"
-        steps.append(Step(SERVER, f"database {name}: closed", sql, names, before="open", after="closed"))
     return steps
 
 
@@ -314,6 +320,44 @@ def _end_sessions(name: str, owner: str) -> Step:
         " WHERE (datname = {database} OR usename = {owner}) AND pid <> pg_catalog.pg_backend_pid()"
     )
     return Step(ALONE, "", sql, values={"database": name, "owner": owner})
+
+
+def plan_closing(wanted: Wanted, found: Found) -> List[Step]:
+    """Steps to ``closed``: the owner cannot log in and its sessions are ended, while the administrator can still read everything.
+
+    :raises PoolsError: it is somebody else's.
+    """
+    _refuse_foreign(found, wanted.name, wanted.owner)
+    if wanted.owner not in found.roles:
+        return []
+    end = _end_sessions(wanted.name, wanted.owner)
+    # A login that was let in just before the role was closed may not be seen among the sessions yet.
+    return [*_shut_out(wanted.owner, found), end, Step(ALONE, "", "SELECT pg_catalog.pg_sleep(0.2)"), end]
+
+
+def plan_return(wanted: Wanted, found: Found) -> List[Step]:
+    """First part of ``restored``: out of quarantine, in one transaction, still closed; ``present`` opens it.
+
+    :raises PoolsError: it is somebody else's, or its name has been taken since.
+    """
+    parked_name, parked_owner = str(wanted.quarantine_name), wanted.quarantine_owner
+    if parked_name not in found.databases:
+        if wanted.name in found.databases:
+            return []
+        raise PoolsError(f"There is no database {parked_name!r}, nor {wanted.name!r}.", "It was dropped; restore it from a backup.")
+    _refuse_foreign(found, parked_name, parked_owner, was=wanted.name)
+    taken = [name for name in (wanted.name, wanted.owner) if name in found.roles or name in found.databases]
+    if taken:
+        raise PoolsError(f"{taken[0]!r} is there already, so {parked_name!r} cannot be called that again.", "Look whose it is.")
+    names = {"name": wanted.name, "owner": wanted.owner, "parked": parked_name, "parked_owner": parked_owner}
+    values = {"gate_mark": gate_mark(wanted.name), "owner_mark": owner_mark(wanted.name)}
+    sql = (
+        "ALTER DATABASE {parked} WITH ALLOW_CONNECTIONS true CONNECTION LIMIT 0; ALTER DATABASE {parked} RENAME TO {name};"
+        " ALTER ROLE {parked} RENAME TO {name}; COMMENT ON ROLE {name} IS {gate_mark};"
+        " ALTER ROLE {parked_owner} RENAME TO {owner}; COMMENT ON ROLE {owner} IS {owner_mark}"
+    )
+    words = f"database {parked_name} and its roles renamed to {wanted.name}"
+    return [_end_sessions(parked_name, parked_owner), Step(SERVER, words, sql, names, values, before=parked_name, after=wanted.name)]
 
 
 def plan_quarantine(wanted: Wanted, found: Found) -> List[Step]:

@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 from . import _tenant_plan as plan
 from . import _tenant_sql as server_sql
 from ._errors import PoolsError
-from ._tenant import Database, Found, Wanted, check_apart
+from ._tenant import IN_USE, Database, Found, Wanted, check_apart
 from ._tenant_wall import plan_doors
 
 try:
@@ -171,8 +171,8 @@ def _again(connection: Any, outcome: Outcome, work: Callable[[Any, Outcome], Non
 
 def _converge_doors(connection: Any, server: Server, orders: Orders, outcome: Outcome) -> None:
     found = server_sql.read_server(connection)
-    server_sql.check_server(connection, found, orders.require_wall and orders.state == "present")
-    if orders.state != "present":
+    server_sql.check_server(connection, found, orders.require_wall and orders.state in IN_USE)
+    if orders.state not in IN_USE:
         return
     bus_wanted = any(wanted.bus for wanted in server.wanted)
     steps = plan_doors(found["public"], found["bus"], bus_wanted)
@@ -190,7 +190,8 @@ def _converge_one(connection: Any, server: Server, orders: Orders, outcome: Outc
     if outcome.wanted is None:
         raise ValueError("an outcome without a database is a server's own")
     job = _Job(connection, server, outcome.wanted, outcome, orders.check_mode)
-    work = {"present": job.make, "quarantined": job.quarantine, "absent": job.drop}[orders.state]
+    states = {"present": job.make, "closed": job.close, "quarantined": job.quarantine, "restored": job.restore, "absent": job.drop}
+    work = states[orders.state]
     if orders.check_mode:
         work()
         return
@@ -224,6 +225,17 @@ class _Job:
         wanted = self.wanted
         found = self._find(wanted.name, wanted.owner, str(wanted.quarantine_name), wanted.quarantine_owner)
         self._run(self.connection, plan.plan_quarantine(wanted, found))
+
+    def close(self) -> None:
+        self._run(self.connection, plan.plan_closing(self.wanted, self._find(self.wanted.name, self.wanted.owner)))
+
+    def restore(self) -> None:
+        wanted = self.wanted
+        found = self._find(wanted.name, wanted.owner, str(wanted.quarantine_name), wanted.quarantine_owner)
+        steps = plan.plan_return(wanted, found)
+        self._run(self.connection, steps)
+        if not (steps and self.check_mode):
+            self.make()
 
     def drop(self) -> None:
         wanted = self.wanted

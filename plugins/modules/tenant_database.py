@@ -50,7 +50,7 @@ options:
         type: str
       password:
         description:
-          - The owner's password, of printable ASCII characters. Required with O(state=present).
+          - The owner's password, of printable ASCII characters. Required with O(state=present) and O(state=restored).
         type: str
       password_encrypted:
         description:
@@ -103,9 +103,9 @@ options:
         description:
           - What the database is called in quarantine, 1 to 58 bytes; its owner is called this with V(_user) after
             it.
-          - Required with O(state=quarantined). With O(state=absent) only the quarantined database is dropped; one
+          - Required with O(state=quarantined) and O(state=restored). With O(state=absent) only the quarantined database is dropped; one
             called O(databases[].name) is left alone.
-          - Not used with O(state=present).
+          - Not used with O(state=present) and O(state=closed).
         type: str
       login_host:
         description: This database's server, if not the module's O(login_host).
@@ -134,14 +134,14 @@ options:
     description:
       - V(present) makes what is missing and mends what differs.
       - V(quarantined) stops the owner from logging in and anybody from connecting, ends all connections, and then
-        renames the database and both roles in one transaction. The data stays, owned by the renamed role. To bring
-        it back, rename all three to what they were, set the comment of the role named as the database to
-        C(saasodoo.postgres_pools gate of) and the database's name, that of the owner to
-        C(saasodoo.postgres_pools owner of) and the database's name, and run with V(present).
+        renames the database and both roles in one transaction. The data stays, owned by the renamed role.
+      - V(restored) brings it back from there under its own name, and then does as V(present).
+      - V(closed) stops the owner from logging in and ends all connections, and leaves the rest as it is, so that the administrator can
+        copy what nobody changes any more. V(present) opens it again.
       - V(absent) ends all connections, and drops the database and both roles.
       - What is not there needs neither quarantine nor dropping, and is no error.
     type: str
-    choices: [present, quarantined, absent]
+    choices: [present, closed, quarantined, restored, absent]
     default: present
   max_parallel:
     description:
@@ -207,6 +207,39 @@ EXAMPLES = r"""
         login_host: "{{ server_host }}"
 
 - name: Take a tenant's database out of use, and keep its data
+  saasodoo.postgres_pools.tenant_database:
+    login_host: "{{ server_host }}"
+    login_port: "{{ server_port }}"
+    login_user: postgres
+    login_password: "{{ server_password }}"
+    state: quarantined
+    databases:
+      - name: first
+        quarantine_name: first_released
+
+- name: Bring it back
+  saasodoo.postgres_pools.tenant_database:
+    login_host: "{{ server_host }}"
+    login_port: "{{ server_port }}"
+    login_user: postgres
+    login_password: "{{ server_password }}"
+    state: restored
+    databases:
+      - name: first
+        quarantine_name: first_released
+        password: "{{ tenant_password }}"
+
+- name: Keep its tenant out while it is copied
+  saasodoo.postgres_pools.tenant_database:
+    login_host: "{{ server_host }}"
+    login_port: "{{ server_port }}"
+    login_user: postgres
+    login_password: "{{ server_password }}"
+    state: closed
+    databases:
+      - name: first
+
+- name: Take it out of use again
   saasodoo.postgres_pools.tenant_database:
     login_host: "{{ server_host }}"
     login_port: "{{ server_port }}"
@@ -307,6 +340,7 @@ from ansible_collections.community.postgresql.plugins.module_utils.postgres impo
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._connection import PSYCOPG2_IMPORT_ERROR
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._errors import PoolsError
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._registry_module import keys_spec, open_secrets
+from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._tenant import STATES
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._tenant_report import answer, arrange
 
 
@@ -342,7 +376,7 @@ def argument_spec() -> dict:
                 "login_ca_certificate": {"type": "str"},
             },
         },
-        state={"type": "str", "choices": ["present", "quarantined", "absent"], "default": "present"},
+        state={"type": "str", "choices": list(STATES), "default": "present"},
         max_parallel={"type": "int", "default": 4},
         require_wall={"type": "bool", "default": True},
         connect_timeout={"type": "int", "default": 10},

@@ -232,22 +232,41 @@ def test_quarantine_throws_out_and_keeps_the_data(server: RunningServer) -> None
 
 
 def test_a_quarantined_database_can_be_brought_back(server: RunningServer) -> None:
-    """The way that the module's documentation names."""
-    wanted = {"name": "regretted", "quarantine_name": "regretted_q"}
+    wanted = {"name": "regretted", "quarantine_name": "regretted_q", "bus": True}
     done(server, wanted)
     before = end_state(server, "regretted", "regretted_user")
     done(server, wanted, state="quarantined")
-    for statement in (
-        "ALTER DATABASE regretted_q RENAME TO regretted",
-        "ALTER ROLE regretted_q RENAME TO regretted",
-        "ALTER ROLE regretted_q_user RENAME TO regretted_user",
-        "COMMENT ON ROLE regretted IS 'saasodoo.postgres_pools gate of regretted'",
-        "COMMENT ON ROLE regretted_user IS 'saasodoo.postgres_pools owner of regretted'",
-    ):
-        admin(server, statement)
-    done(server, wanted)
+    assert done(server, wanted, state="restored", check_mode=True)["changed"]
+    assert done(server, wanted, state="restored")["changed"]
     assert end_state(server, "regretted", "regretted_user") == before
     server.connect("regretted", "regretted_user", PASSWORD).close()
+    assert not done(server, wanted, state="restored")["changed"]
+    # Where its name is another's by now, both stay as they are.
+    done(server, wanted, state="quarantined")
+    done(server, dict(wanted, quarantine_name=None))
+    refused = call(server, wanted, state="restored")
+    assert refused["failed"] and "'regretted' is there already" in refused["msg"]
+    gone = call(server, {"name": "never_was", "quarantine_name": "never_was_q"}, state="restored")
+    assert gone["failed"] and "no database 'never_was_q'" in gone["msg"]
+
+
+def test_a_closed_database_keeps_its_tenant_out_and_lets_the_administrator_in(server: RunningServer) -> None:
+    wanted = {"name": "copied", "profile": "plain", "bus": True, "connection_limit": 7}
+    done(server, wanted)
+    before = end_state(server, "copied", "copied_user")
+    sessions = [server.connect(where, "copied_user", PASSWORD) for where in ("copied", "postgres")]
+    query(sessions[0], "CREATE TABLE kept AS SELECT 42 AS answer")
+    assert done(server, wanted, state="closed")["changed"]
+    for session in sessions:
+        with pytest.raises(psycopg2.Error):
+            query(session, "SELECT 1")
+    with pytest.raises(psycopg2.OperationalError):
+        server.connect("copied", "copied_user", PASSWORD)
+    assert admin(server, "SELECT answer FROM kept", dbname="copied") == [(42,)]
+    assert not done(server, wanted, state="closed")["changed"]
+    done(server, wanted)
+    assert end_state(server, "copied", "copied_user") == before
+    server.connect("copied", "copied_user", PASSWORD).close()
 
 
 def test_absent_drops_with_sessions_open_and_objects_on_the_bus(server: RunningServer) -> None:
@@ -432,7 +451,7 @@ def call_and_be_killed(*arguments: Any) -> bool:
     return child.exitcode != 0
 
 
-@pytest.mark.parametrize("state", ["present", "quarantined", "absent"])
+@pytest.mark.parametrize("state", ["present", "closed", "quarantined", "restored", "absent"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "during"])
 def test_killed_at_any_statement_the_next_run_completes(server: RunningServer, state: str, after: bool) -> None:
     """Each statement in turn; what an undisturbed run leaves is what a killed one and its rerun leave."""
@@ -442,7 +461,7 @@ def test_killed_at_any_statement_the_next_run_completes(server: RunningServer, s
         database = {"name": name, "connection_limit": 7, "temp_file_limit": "8MB", "quarantine_name": name + "_q"}
         if state != "present":
             done(server, database)
-        if state == "absent":
+        if state in ("absent", "restored"):
             done(server, database, state="quarantined")
         return database
 
@@ -462,7 +481,7 @@ def test_killed_at_any_statement_the_next_run_completes(server: RunningServer, s
         assert end_state(server, *(one.format(name) for one in names)).replace(name, calm) == expected, at
         assert not done(server, database, state=state)["changed"]
     # Lock, look, act, unlock: fewer would mean that the kills did not happen.
-    assert kills >= {"present": 10, "quarantined": 7, "absent": 7}[state]
+    assert kills >= {"present": 10, "closed": 7, "quarantined": 7, "restored": 10, "absent": 7}[state]
 
 
 def assert_not_open(server: RunningServer, name: str) -> None:
