@@ -538,9 +538,9 @@ def subvolume(verb: str, *more: str, check: bool = True) -> Any:
 
 
 def clear_subvolumes() -> None:
-    for snapshot in subvolume("snapshot ls", "one", check=False) or []:
-        subvolume("snapshot rm", "one", snapshot["name"])
-    subvolume("rm", "one", check=False)
+    for snapshot in subvolume("snapshot ls", "volume", check=False) or []:
+        subvolume("snapshot rm", "volume", snapshot["name"])
+    subvolume("rm", "volume", check=False)
     if "prepare-test" in ceph("fs", "subvolumegroup", "ls", "cephfs"):
         ceph("fs", "subvolumegroup", "rm", "cephfs", "prepare-test")
 
@@ -572,13 +572,13 @@ def machine(tmp_path: Path) -> Iterator[Any]:
 
 def test_a_subvolume_is_made_resized_and_kept_as_a_snapshot(machine: Any):
     succeeded(machine(cephfs_kind="directory"))
-    one = {"path": BASE + "/postgres_pools/one", "owner": "70", "group": "70", "mode": "0700", "quota": "64M"}
+    one = {"path": BASE + "/postgres_pools/volume", "owner": "70", "group": "70", "mode": "0700", "quota": "64M"}
     told = succeeded(machine("--check", "--diff", cephfs_directories=[one]))
     assert told.changed == {"localhost": 1}
     assert "67108864" in told.output
-    assert subvolume("info", "one", check=False) is None
+    assert subvolume("info", "volume", check=False) is None
     succeeded(machine(cephfs_directories=[one]))
-    info = subvolume("info", "one")
+    info = subvolume("info", "volume")
     assert info["bytes_quota"] == 64 << 20
     assert (info["uid"], info["gid"], info["mode"] & 0o7777) == (70, 70, 0o700)
     link = Path(machine.mount, one["path"])
@@ -588,16 +588,16 @@ def test_a_subvolume_is_made_resized_and_kept_as_a_snapshot(machine: Any):
     path = Path(machine.mount + info["path"])
     (path / "PG_VERSION").write_text("18")
     succeeded(machine(cephfs_directories=[{**one, "quota": "128M"}]))
-    assert subvolume("info", "one")["bytes_quota"] == 128 << 20
+    assert subvolume("info", "volume")["bytes_quota"] == 128 << 20
     succeeded(machine(cephfs_state="archived", cephfs_directories=[one]))
-    assert subvolume("info", "one")["state"] == "snapshot-retained"
+    assert subvolume("info", "volume")["state"] == "snapshot-retained"
     assert not link.is_symlink()
     assert succeeded(machine(cephfs_state="archived", cephfs_directories=[one])).changed == {"localhost": 0}
     # A server of the same name begins anew, and what was kept stays.
     succeeded(machine(cephfs_directories=[one]))
     assert list(link.resolve().iterdir()) == []
-    assert link.resolve() == Path(machine.mount + subvolume("info", "one")["path"])
-    assert len(subvolume("snapshot ls", "one")) == 1
+    assert link.resolve() == Path(machine.mount + subvolume("info", "volume")["path"])
+    assert len(subvolume("snapshot ls", "volume")) == 1
 
 
 def test_a_path_that_holds_data_is_not_made_a_link(machine: Any):
