@@ -18,7 +18,6 @@ from ._tenant import OWNER_SUFFIX, wanted
 
 # What an administrator can be asked of. One in error is asked too, but that it does not answer is no news.
 ASKED = ("active", "full", "maintenance", "error")
-IN_USE = ("active", "migrating")
 
 _COUNTERS = """
 SELECT s.name, c.counter, c.found, c.expected FROM db_servers s
@@ -27,10 +26,12 @@ CROSS JOIN LATERAL (SELECT
     coalesce(sum(a.connections) FILTER (WHERE a.status = ANY (%(live)s)), 0) AS connections,
     coalesce(sum(a.storage_bytes) FILTER (WHERE a.status = ANY (%(live)s) OR (a.status = 'released' AND a.dropped_at IS NULL)), 0) AS bytes
     FROM db_allocations a WHERE a.server_id = s.id) h
+LEFT JOIN (SELECT server_id, sum(instances) AS instances, sum(connections) AS connections, sum(storage_bytes) AS bytes
+    FROM db_migration_holds GROUP BY server_id) m ON m.server_id = s.id
 CROSS JOIN LATERAL (VALUES
-    ('current_instances', s.current_instances::bigint, h.instances::bigint),
-    ('promised_connections', s.promised_connections::bigint, h.connections::bigint),
-    ('promised_storage_bytes', s.promised_storage_bytes, h.bytes::bigint)) AS c (counter, found, expected)
+    ('current_instances', s.current_instances::bigint, (h.instances + coalesce(m.instances, 0))::bigint),
+    ('promised_connections', s.promised_connections::bigint, (h.connections + coalesce(m.connections, 0))::bigint),
+    ('promised_storage_bytes', s.promised_storage_bytes, (h.bytes + coalesce(m.bytes, 0))::bigint)) AS c (counter, found, expected)
 WHERE c.found <> c.expected AND (%(name)s::text IS NULL OR s.name = %(name)s) ORDER BY s.name, c.counter
 """
 _LEASES = """
@@ -66,11 +67,11 @@ WHERE s.status = ANY (%(asked)s) AND (%(name)s::text IS NULL OR s.name = %(name)
     AND (a.status IN ('reserved', 'active', 'migrating', 'releasing') OR (a.status = 'released' AND a.dropped_at IS NULL))
 ORDER BY a.reserved_at, a.id
 """.format(ALLOCATION_COLUMNS, CA_CERTIFICATE)
-# A move has the tenant's database on two servers, under the tenant's name or in quarantine, until its source's time has passed.
+# A move has the tenant's database on two servers, under the tenant's name or the one it is put aside by, until its source was dropped.
 _MOVES = """
-SELECT s.name AS server, a.database_name AS database, a.role_name AS owner, a.quarantine_name FROM db_tenant_migrations m
+SELECT s.name AS server, a.database_name AS database, a.role_name AS owner, m.source_database AS aside FROM db_tenant_migrations m
 JOIN db_allocations a ON a.id = m.allocation_id JOIN db_servers s ON s.id IN (m.source_server_id, m.target_server_id)
-WHERE m.status NOT IN ('completed', 'rolled_back') OR m.retained_until > now()
+WHERE m.status NOT IN ('completed', 'rolled_back') OR m.retained_until IS NOT NULL
 """
 
 
@@ -132,7 +133,8 @@ def expectations(inventory: Inventory, cipher: Cipher, name: Optional[str]) -> L
     for allocation in inventory.rows(_ALLOCATIONS, given):
         if allocation["server"] not in tenants:
             continue
-        if allocation["status"] in IN_USE:
+        # One that is being moved is closed, open or not there yet as its move has it: mending it would let writers in.
+        if allocation["status"] == "active":
             tenants[allocation["server"]].append(_tenant(allocation, plans, cipher))
         elif allocation["status"] == "released":
             tenants[allocation["server"]].append(_parked(allocation))
@@ -140,7 +142,7 @@ def expectations(inventory: Inventory, cipher: Cipher, name: Optional[str]) -> L
             optional[allocation["server"]] += _names(allocation["database"], allocation["user"], allocation["quarantine_name"])
     for move in inventory.rows(_MOVES):
         if move["server"] in optional:
-            optional[move["server"]] += _names(move["database"], move["owner"], move["quarantine_name"])
+            optional[move["server"]] += _names(move["database"], move["owner"], move["aside"])
     expected = []
     for row in rows:
         administrator, unreadable = _login(row, cipher)

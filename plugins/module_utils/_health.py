@@ -181,8 +181,8 @@ def _databases(inventory: Inventory, ids: Sequence[str], since: Any) -> Dict[str
         " (a.status IN ('reserved', 'active', 'migrating', 'releasing') OR a.updated_at >= %(since)s"
         " OR (n.name = a.quarantine_name AND a.status = 'released' AND a.dropped_at IS NULL))"
         # What a move left where it was is kept for a way back; what it makes where it goes is there before the row says so.
-        " UNION ALL SELECT m.source_server_id, a.database_name, false FROM db_tenant_migrations m JOIN db_allocations a ON a.id = m.allocation_id"
-        " WHERE m.status = 'completed'"
+        " UNION ALL SELECT m.source_server_id, n.name, false FROM db_tenant_migrations m JOIN db_allocations a ON a.id = m.allocation_id"
+        " CROSS JOIN unnest(ARRAY[a.database_name, m.source_database]) AS n (name) WHERE m.status IN ('cutover', 'completed') AND n.name IS NOT NULL"
         " UNION ALL SELECT m.target_server_id, a.database_name, false FROM db_tenant_migrations m JOIN db_allocations a ON a.id = m.allocation_id"
         " WHERE m.status NOT IN ('completed', 'rolled_back')) AS names WHERE server_id = ANY (%(ids)s::uuid[]) GROUP BY server_id",
         {"since": since, "ids": list(ids)},

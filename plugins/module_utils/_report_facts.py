@@ -66,7 +66,7 @@ LEFT JOIN db_servers s ON s.id = e.server_id ORDER BY e.happened_at DESC, e.id""
 _MOVING = """
 SELECT '' AS label, extract(epoch FROM ended - began) AS seconds FROM (
     SELECT kind, happened_at AS began, lead(happened_at) OVER (PARTITION BY allocation_id ORDER BY happened_at, id) AS ended
-    FROM db_events WHERE allocation_id IN (SELECT allocation_id FROM db_tenant_migrations)
+    FROM db_events WHERE allocation_id IN (SELECT allocation_id FROM db_tenant_migrations) AND starts_with(kind, 'allocation.')
 ) e WHERE kind = 'allocation.migrating' AND ended IS NOT NULL"""
 _DURATIONS = {
     "provisioning": (
