@@ -74,6 +74,29 @@ options:
       - name: PGDATABASE
 """
 
+    # For a long step of a move, beside the above: login_* are needed for this alone.
+    MOVE = r"""
+options:
+  migration:
+    description:
+      - The move that this is a step of. Its lease is kept while the step works, over the inventory database that O(login_host) and the others reach,
+        which are used for nothing else.
+    type: dict
+    suboptions:
+      id:
+        description: The move's id, as M(saasodoo.postgres_pools.tenant_migration) returns it.
+        type: str
+        required: true
+      lease:
+        description: The lease that this run has on it.
+        type: str
+        required: true
+      lease_seconds:
+        description: For how many seconds the lease is renewed each time, which is every quarter of that.
+        type: int
+        default: 20
+"""
+
     KEYS = r"""
 options:
   secret_keys:

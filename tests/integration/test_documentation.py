@@ -30,8 +30,8 @@ PLUGINS = [
     if path.stem != "__init__"
 ]
 ROLES = sorted(path.parent.parent.name for path in ROOT.glob("roles/*/tasks/main.yml"))
-# Their examples need a Swarm or a CephFS, and run in tests/swarm/test_examples.py.
-ON_THE_BED = ("cephfs_directory", "cephfs_subvolume", "swarm_audit", "swarm_service_wait")
+# Their examples need a Swarm, a CephFS or an application, and run in tests/swarm.
+ON_THE_BED = ("application_file", "cephfs_directory", "cephfs_subvolume", "swarm_application", "swarm_audit", "swarm_service_wait")
 MODULES = [name for kind, name in PLUGINS if kind == "module"]
 PG_VARIABLES = ("PGHOST", "PGPORT", "PGUSER", "PGDATABASE")
 
