@@ -44,8 +44,9 @@ def plan(params: Mapping[str, Any], inventory: Inventory, cipher: Cipher, instan
         if allocation is None:
             return None
         wanted = _moving_place.wanted_from(params, allocation, plans)
-        asks_to_leave = params["target"] is not None or allocation["server"] in params["exclude"]
-        asks_for_limits = params["plan_tier"] is not None or params["require_dedicated"] is not None
+        is_there = params["target"] == allocation["server"]
+        asks_to_leave = (params["target"] is not None and not is_there) or allocation["server"] in params["exclude"]
+        asks_for_limits = is_there or params["plan_tier"] is not None or params["require_dedicated"] is not None
         if asks_for_limits and not asks_to_leave and _moving_place.fits_where_it_is(inventory, wanted, allocation):
             return _stay(inventory, allocation, wanted, plans)
         if allocation["next_password_encrypted"]:

@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple
 import pytest
 from environment import PLAYBOOKS, Environment, Outcome, difference, environment, instances
 
-SHARED, QUICK, OWN = instances(3)
+SHARED, QUICK, OWN, MOVED, TALL = instances(5)
 PREMIUM = dict(OWN, plan_tier="premium")
 
 
@@ -35,7 +35,7 @@ CASES = [
     Case("provision_dedicated", PREMIUM),
     Case("allocate", dict(SHARED, result_file="{home}/allocate.json")),
     Case("allocate", PREMIUM, name="on its dedicated server"),
-    Case("allocate", {"allocations": [*instances(3), QUICK]}, name="a list"),
+    Case("allocate", {"allocations": [*instances(1), MOVED, TALL, QUICK]}, name="a list"),
     Case("pools", {"result_file": "{home}/pools.json"}),
     Case("pools", {"server": "postgres-pool-twice"}, changes=False, name="one server"),
     # Outside of the state: its two files tell at every run when they were made.
@@ -49,6 +49,15 @@ CASES = [
     Case("rotate_keys", {}, changes=False),
     # With servers that have TLS, in test_tls.py.
     Case("renew_certificates", {}, changes=False),
+    Case("provision_pool", {"server": "postgres-pool-other"}, name="to move to"),
+    # With the target's name: without it each run asks for another place.
+    Case("migrate", {"instance_id": MOVED["instance_id"], "target": "postgres-pool-other", "result_file": "{home}/migrate.json"}),
+    Case("rollback", {"instance_id": MOVED["instance_id"], "result_file": "{home}/rollback.json"}),
+    Case("change_plan", {"instance_id": TALL["instance_id"], "plan_tier": "free"}),
+    Case("migrate", {"instance_id": TALL["instance_id"], "target": "postgres-pool-other"}, name="to be led away"),
+    Case("evacuate", {"server": "postgres-pool-other", "result_file": "{home}/evacuate.json"}),
+    Case("rebalance", {"act": True, "tolerance": 0, "result_file": "{home}/rebalance.json"}),
+    Case("reconcile_plans", {}, before="UPDATE db_plans SET connections = 3 WHERE plan_tier = 'free'"),
     Case("release", {"instance_id": SHARED["instance_id"], "result_file": "{home}/release.json"}),
     Case("release", {"instance_id": QUICK["instance_id"], "keep_days": 0}, name="and drop"),
     Case("update_server", {"server": "postgres-pool-twice", "memory_limit": "2G"}),

@@ -154,6 +154,20 @@ def test_the_crew_gives_up_in_time() -> None:
         Crew(time.monotonic() + 0.1).work([lambda _worker: over.wait(10)], [1], [Connection()])
 
 
+def test_the_crew_stops_when_there_is_no_more_use() -> None:
+    over = threading.Event()
+
+    class Connection:
+        def cancel(self) -> None:
+            over.set()
+
+    def useless() -> None:
+        raise PoolsError("taken over")
+
+    with pytest.raises(PoolsError, match="taken over"):
+        Crew(float("inf"), useless).work([lambda _worker: over.wait(10)], [1], [Connection()])
+
+
 # --- what is told
 
 
