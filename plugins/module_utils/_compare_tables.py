@@ -36,6 +36,8 @@ def ordered(value: str) -> str:
 # Sessions' temporary objects and TOAST tables are nobody's to compare.
 LASTING = "n.nspname !~ '^pg_(temp|toast)'"
 _TABLE = "format('%I.%I', n.nspname, c.relname)"
+# Debian's PostgreSQL 15.20 keeps a number of its own among them.
+_COLUMN_OPTIONS = "ARRAY(SELECT given FROM unnest(a.attoptions) given WHERE NOT starts_with(given, 'pg_attver='))"
 _OF_TABLE = "FROM {0} JOIN pg_class c ON c.oid = {1} JOIN pg_namespace n ON n.oid = c.relnamespace WHERE " + LASTING + " AND " + mine("pg_class", "c.oid")
 
 _RELATIONS = (
@@ -88,7 +90,7 @@ WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v', 'm', 
 AND (c.relkind <> 'c' OR {type_mine})
 """
 ).format(
-    table=_TABLE, options=ordered("a.attoptions"), acl=acl("a.attacl"), lasting=LASTING, mine=mine("pg_class", "c.oid"), type_mine=mine("pg_type", "c.reltype")
+    table=_TABLE, options=ordered(_COLUMN_OPTIONS), acl=acl("a.attacl"), lasting=LASTING, mine=mine("pg_class", "c.oid"), type_mine=mine("pg_type", "c.reltype")
 )
 
 # A clone on a partition follows its parent, and PostgreSQL gives it a name by itself. Constraint triggers are told among the triggers.

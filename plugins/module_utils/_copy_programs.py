@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 from . import _connection
 from ._copy_clients import Clients
+from ._copy_options import without_own_options
 from ._copy_session import APPLICATION_NAME, OPTIONS, Side
 from ._errors import PoolsError
 from ._tenant_sql import LOCK_TIMEOUT_SECONDS
@@ -55,6 +56,10 @@ class Programs:
         arguments = ["--format=custom", "--compress=1", "--file=" + _path(self._archive), *_ALL_BUT_ROWS, *self._dumping(snapshot)]
         with self._started(self._source, "pg_dump", arguments) as process:
             self._await(process, "pg_dump", self._source)
+        archive = os.pread(self._archive, os.fstat(self._archive).st_size, 0)
+        restorable = without_own_options(archive)
+        if restorable != archive:
+            os.pwrite(self._archive, restorable, 0)
 
     def restore_schemas(self) -> None:
         """The schemas alone, so that extensions can be made in them before anything that rests on an extension."""

@@ -199,12 +199,18 @@ def test_steps_progress_and_times_are_kept(two):
     assert told["proof"]["equal"] is True and told["retained_until"]
 
 
+def test_to_where_it_is_already_nothing_moves(two):
+    told = call(two, two.instance, target="old")
+    assert (told["changed"], told["no_copy"], told["migration"]) == (False, True, None)
+    with pytest.raises(PoolsError, match=r"is on old already"):
+        call(two, two.instance, target="old", plan_tier="premium")
+
+
 @pytest.mark.parametrize(
     "given, told",
     [
         ({"instance_id": "x"}, "instance_id must be a UUID, got 'x'"),
         ({"instance_id": str(uuid.UUID(int=7))}, "00000007 has no allocation"),
-        ({"target": "old"}, "is on old already"),
         ({"target": "nowhere"}, "There is no server 'nowhere'"),
         ({"target": "No Name"}, "cannot be a server's name"),
         ({"target": "broken"}, "Server broken cannot take instance .*: it is error: no route"),
