@@ -130,31 +130,29 @@ EXAMPLES = r"""
 - name: See whether a copy is complete
   saasodoo.postgres_pools.database_compare:
     source:
-      login_host: "{{ server_host }}"
-      login_port: "{{ server_port }}"
-      login_password: "{{ server_password }}"
-      database: first
+      login_host: "{{ source_host }}"
+      login_port: "{{ source_port }}"
+      login_password: "{{ source_password }}"
+      database: odoo_0b6c5c1e4a5f4a7e_9c582f3d
     target:
-      login_host: 127.0.0.1
-      login_port: "{{ server_port }}"
-      login_password: "{{ server_password }}"
-      database: second
+      login_host: "{{ target_host }}"
+      login_port: "{{ target_port }}"
+      login_password: "{{ target_password }}"
+      database: odoo_0b6c5c1e4a5f4a7e_9c582f3d
     fail_on_difference: true
 
 - name: Compare schemas alone, whatever the limits of roles are
   saasodoo.postgres_pools.database_compare:
     source:
-      login_host: "{{ server_host }}"
-      login_port: "{{ server_port }}"
-      login_password: "{{ server_password }}"
-      database: first
-      owner: first_user
+      login_host: "{{ source_host }}"
+      login_port: "{{ source_port }}"
+      login_password: "{{ source_password }}"
+      database: odoo_0b6c5c1e4a5f4a7e_9c582f3d
     target:
-      login_host: "{{ server_host }}"
-      login_port: "{{ server_port }}"
-      login_password: "{{ server_password }}"
-      database: second
-      owner: second_user
+      login_host: "{{ target_host }}"
+      login_port: "{{ target_port }}"
+      login_password: "{{ target_password }}"
+      database: odoo_0b6c5c1e4a5f4a7e_9c582f3d
     data: none
     ignore:
       - role.connection limit

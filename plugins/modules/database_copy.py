@@ -172,9 +172,9 @@ EXAMPLES = r"""
     target: *target
     jobs: 4
     maintenance_work_mem: 256MB
-    progress_file: /run/copy.json
+    progress_file: /var/tmp/copy.json
 
-- name: Throw away what a broken-off copy has left
+- name: Throw the copy away, whole or broken off
   saasodoo.postgres_pools.database_copy:
     target:
       database: odoo_0b6c5c1e4a5f4a7e_9c582f3d
@@ -183,6 +183,7 @@ EXAMPLES = r"""
       login_port: "{{ target_port }}"
       login_password: "{{ target_password }}"
     state: absent
+    force: true
     drop_roles: true
 """
 

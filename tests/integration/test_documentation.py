@@ -32,6 +32,8 @@ PLUGINS = [
 ROLES = sorted(path.parent.parent.name for path in ROOT.glob("roles/*/tasks/main.yml"))
 # Their examples need a Swarm, a CephFS or an application, and run in tests/swarm.
 ON_THE_BED = ("application_file", "cephfs_directory", "cephfs_subvolume", "swarm_application", "swarm_audit", "swarm_service_wait")
+# Theirs need two servers, and come one between the others.
+BETWEEN_TWO = ("database_compare", "database_copy")
 MODULES = [name for kind, name in PLUGINS if kind == "module"]
 PG_VARIABLES = ("PGHOST", "PGPORT", "PGUSER", "PGDATABASE")
 
@@ -221,7 +223,7 @@ def test_an_example_uses_the_plugin(shown: Dict[str, Any], kind: str, name: str)
 
 def plays(shown: Dict[str, Any], variables: Dict[str, Any]) -> List[Dict[str, Any]]:
     """A play for each plugin, its examples as they stand for tasks."""
-    here = (plugin for plugin in PLUGINS if plugin[0] != "inventory" and plugin[1] not in ON_THE_BED)
+    here = (plugin for plugin in PLUGINS if plugin[0] != "inventory" and plugin[1] not in ON_THE_BED + BETWEEN_TWO)
     order = sorted(here, key=lambda one: one[1] != FIRST)
     return [
         {
@@ -263,6 +265,25 @@ def test_the_examples_run(shown: Dict[str, Any], scratch: Environment) -> None:
     assert "[WARNING]" not in outcome.output, outcome.output
     assert (scratch.home / "dsn").read_text().startswith("postgresql://odoo_")
     assert (scratch.home / "dsn").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_examples_of_a_copy_and_its_proof_run(shown: Dict[str, Any], scratch: Environment) -> None:
+    scratch.play("provision_pool", {"server": "postgres-pool-of-copies"}).succeeded()
+    variables = {}
+    for side, name in (("source", scratch.servers()[0]["name"]), ("target", "postgres-pool-of-copies")):
+        server = next(row for row in scratch.servers() if row["name"] == name)
+        password = scratch.cipher().decrypt(server["admin_password_encrypted"], name)
+        variables.update({side + "_host": server["host"], side + "_port": server["port"], side + "_password": password})
+    copied, compared = (examples(shown, "module", name) for name in reversed(BETWEEN_TWO))
+    made = {"name": "odoo_0b6c5c1e4a5f4a7e_9c582f3d", "password": "a-password-of-the-examples", "login_host": "{{ source_host }}"}
+    made.update(login_port="{{ source_port }}", login_password="{{ source_password }}")
+    tasks = [{"saasodoo.postgres_pools.tenant_database": {"login_user": "postgres", "databases": [made]}}, *copied[:-1], *compared, copied[-1]]
+    text = yaml.safe_dump([{"hosts": "localhost", "gather_facts": False, "vars": variables, "tasks": tasks}], sort_keys=False, width=1000)
+    playbook = scratch.temp / "examples-of-a-copy.yml"
+    playbook.write_text(text.replace("/var/tmp/", "{0}/".format(scratch.home)))
+    playbook.chmod(0o600)
+    outcome = play(scratch, playbook).succeeded()
+    assert "skipping:" not in outcome.output and len(copied) == 3 and len(compared) == 2
 
 
 def play(scratch: Environment, playbook: Path) -> Any:

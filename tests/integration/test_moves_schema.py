@@ -61,6 +61,7 @@ def test_a_move_that_runs_is_not_forgotten(registry, last):
         through(registry, registry.instance, *ALL[: ("planned", *ALL).index(last)])
     with pytest.raises(PoolsError, match="moves that have not ended"):
         to(registry, BEFORE)
+    to(registry, None)
     assert in_order(registry)
     # All that is below is to be thrown away: then this may be too.
     schema = _schema.Schema(registry.admin(), migrations())

@@ -248,11 +248,28 @@ def test_full_and_active_follow_the_count(registry):
 
 def test_the_event_log_tells_who_did_what_in_order(registry):
     registry.pool("one", places=1)
-    registry.place(making=False)
+    allocation = registry.place(making=False)
+    with registry.open() as inventory:
+        _lifecycle.activate(inventory, [allocation["instance_id"]])
     kinds = [kind for kind, unused in registry.query("SELECT kind, happened_at FROM db_events ORDER BY happened_at")]
     assert kinds[:3] == ["server.provisioning", "server.initializing", "server.active"]
-    assert set(kinds[3:]) == {"allocation.reserved", "server.full"}
-    assert registry.query("SELECT count(*) FROM db_events WHERE actor LIKE '%@%'") == [(5,)]
+    # A reservation is written down at its first step, as of the moment it was made.
+    assert set(kinds[3:5]) == {"allocation.reserved", "server.full"} and kinds[5:] == ["allocation.active"]
+    assert registry.query("SELECT count(*) FROM db_events WHERE actor LIKE '%@%'") == [(6,)]
+
+
+def test_the_way_down_and_up_again_keeps_one_event_of_each_reservation(registry):
+    registry.pool("one", places=3)
+    for _unused in range(2):
+        registry.place(making=False)
+    reserved = "SELECT count(*) FROM db_events WHERE kind = 'allocation.reserved'"
+    scripts = [FILES / "migrations" / "0007_decisions.{0}.sql".format(way) for way in ("down", "up")]
+    assert registry.query(reserved) == [(0,)]
+    registry.query(scripts[0].read_text())
+    assert registry.query(reserved) == [(2,)]
+    registry.query(scripts[1].read_text())
+    registry.query("UPDATE db_allocations SET status = 'expired'")
+    assert registry.query(reserved) == [(2,)]
 
 
 def test_the_service_role_owns_nothing_and_cannot_touch_a_counter_or_delete(registry):

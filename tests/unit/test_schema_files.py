@@ -29,6 +29,7 @@ HELD = {
     "0004_registry_revised": "462eab2c05103ae16bb1fb7425489c90b0c64950547bf69605eace968d9faf15",
     "0005_watching": "0923eefeae950b02be9c5d9a15bcef4a447dbfe05ca18f38a4eecbfa5a8b1052",
     "0006_moves": "ead0d829718f4e8b2997af78e498d09dec30ab29497092626fc585a6efab0025",
+    "0007_decisions": "f290c19c3c9b504fec9df36e971ed49371ee81984e4ec44b041f67cdbde1a829",
 }
 
 
