@@ -91,9 +91,15 @@ def _read(lines: Sequence[str], section: str, where: str) -> Tuple[List[_Option]
     return options, end
 
 
-def _value(lines: Sequence[str], option: _Option) -> str:
+def _matched(lines: Sequence[str], option: _Option) -> re.Match[str]:
     match = _OPTION.match(lines[option.first])
-    assert match is not None
+    if match is None:
+        raise ValueError("line {0} is no option's".format(option.first + 1))
+    return match
+
+
+def _value(lines: Sequence[str], option: _Option) -> str:
+    match = _matched(lines, option)
     rest = "".join(lines[option.first + 1 : option.end]).rstrip("\r\n")
     return match.group("value") + ((match.group("end") or "") + rest if rest else "")
 
@@ -101,8 +107,7 @@ def _value(lines: Sequence[str], option: _Option) -> str:
 def _set(lines: List[str], option: _Option, value: Union[str, None], newline: str) -> None:
     if value is not None and value == _value(lines, option):
         return
-    match = _OPTION.match(lines[option.first])
-    assert match is not None
+    match = _matched(lines, option)
     ended = lines[option.end - 1].endswith("\n")
     # Emptied and not taken out: the numbers of the other options' lines still hold.
     for number in range(option.first, option.end):

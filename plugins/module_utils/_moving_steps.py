@@ -55,11 +55,12 @@ def returning(inventory: Inventory, instance_id: str, lease: Optional[str], seco
             "A move that runs is rolled back by its own run, or by the next one that takes it over.",
         )
     last = last_move(inventory, instance_id)
-    if last and last["status"] == "rolled_back" and last["allocation_status"] == "active":
+    if last is None:
+        raise PoolsError("Instance {0} was never moved.".format(instance_id), "Check instance_id.")
+    if last["status"] == "rolled_back" and last["allocation_status"] == "active":
         # A run that ended just after this step left the rest of the way to do: opening the old place, and taking the copy away.
         return True, last
     _refuse_no_way_back(instance_id, last)
-    assert last is not None
     try:
         with inventory.transaction():
             begun = inventory.row(
@@ -80,9 +81,7 @@ def returning(inventory: Inventory, instance_id: str, lease: Optional[str], seco
     return False, last
 
 
-def _refuse_no_way_back(instance_id: str, last: Optional[Mapping[str, Any]]) -> None:
-    if last is None:
-        raise PoolsError("Instance {0} was never moved.".format(instance_id), "Check instance_id.")
+def _refuse_no_way_back(instance_id: str, last: Mapping[str, Any]) -> None:
     if last["status"] == "rolled_back":
         raise PoolsError(
             "The last move of instance {0} was rolled back already{1}.".format(instance_id, ": " + last["status_reason"] if last["status_reason"] else ""),

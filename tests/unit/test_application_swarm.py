@@ -111,8 +111,8 @@ class Swarm:
     def _object(self, kind: str, verb: str, words: List[str], data: Optional[str]) -> Tuple[int, str, str]:
         there = self.objects[kind]
         if verb == "ls":
-            key, _, value = words[1].partition("=")
-            label, _, wanted = value.partition("=")
+            key, _equals, value = words[1].partition("=")
+            label, _equals, wanted = value.partition("=")
             names = [name for name, one in there.items() if (value in name if key == "name" else one[1].get(label) == wanted)]
             return 0, "\n".join(names), ""
         if verb == "inspect":
@@ -129,7 +129,7 @@ class Swarm:
     def _update(self, words: List[str]) -> None:
         before = json.dumps([self.container, self.replicas])
         for flag, word in zip(words[::2], words[1::2]):
-            what, _, verb = flag[2:].rpartition("-")
+            what, _dash, verb = flag[2:].rpartition("-")
             name = word.split("=", 1)[0]
             if flag == "--replicas":
                 self.replicas = int(word)
