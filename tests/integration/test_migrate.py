@@ -180,6 +180,17 @@ def test_an_application_is_pointed_at_the_new_place_or_brought_back(scratch: Env
     assert left_behind(scratch) == []
 
 
+def test_data_that_the_smaller_plan_has_no_room_for_stay(scratch: Environment) -> None:
+    tenant = Tenant(scratch, "premium")
+    before = tenant.row
+    scratch.execute("UPDATE db_plans SET storage_bytes = 1 << 20 WHERE plan_tier = 'starter'")
+    refused = tenant.move("change_plan", plan_tier="starter")
+    said = " ".join(refused.output.split())
+    assert refused.rc != 0 and "and plan starter takes 1 MiB" in said and "works on {0} as before".format(before["server"]) in said
+    assert (tenant.row["plan_tier"], tenant.row["status"]) == ("premium", "active")
+    assert tenant.do("INSERT INTO numbered VALUES (1, 'x') RETURNING number") == [(1,)]
+
+
 def test_limits_alone_copy_nothing(scratch: Environment) -> None:
     tenant = Tenant(scratch)
     before = tenant.row
