@@ -340,10 +340,11 @@ def main() -> None:
             result = _copy.carry_out(module.params, module.check_mode, *told)
     except PoolsError as error:
         module.fail_json(msg=str(error))
+    # Ansible returns them beside the rest.
+    for warning in result.pop("warnings"):
+        module.warn(warning)
     if result["failed"]:
         module.fail_json(**result)
-    for warning in result["warnings"]:
-        module.warn(warning)
     module.exit_json(**result)
 
 

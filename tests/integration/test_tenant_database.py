@@ -553,7 +553,7 @@ def test_the_documented_examples(server: RunningServer, tmp_path: Path) -> None:
     given = {"server_host": "localhost", "server_port": server.port, "server_password": server.password}
     tasks = {"tasks": yaml.safe_load(tenant_database.EXAMPLES)}
     result = play(tmp_path, tasks, dict(given, tenant_password=PASSWORD))
-    assert "changed=4 " in result.stdout and result.returncode == 0, result.stdout + result.stderr
+    assert "changed=7 " in result.stdout and result.returncode == 0, result.stdout + result.stderr
 
 
 def test_the_role(server: RunningServer, tmp_path: Path) -> None:
