@@ -1,7 +1,7 @@
 # Copyright (c) 2026 The saasodoo.postgres_pools authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Many tenants moved in one run: a server emptied, plans reconciled, pools evened out."""
+"""Many tenants moved in one run: a server emptied by evacuate.yml, plans reconciled by reconcile_plans.yml, pools evened out by rebalance.yml."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 The saasodoo.postgres_pools authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tenants moved by the playbooks, with a writer at work until its connection is taken away: nothing that was acknowledged is lost."""
+"""Tenants moved by change_plan.yml, migrate.yml and rollback.yml, with a writer at work until it is thrown out: nothing that was acknowledged is lost."""
 
 from __future__ import annotations
 

@@ -1,7 +1,10 @@
 # Copyright (c) 2026 The saasodoo.postgres_pools authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The real passwords and keys of a whole life of a tenant, looked for wherever they must not be. Each place is tried with a planted value, too."""
+"""The real passwords and keys of a whole life of a tenant, looked for wherever they must not be. Each place is tried with a planted value, too.
+
+That life goes from allocate.yml over rotate_password.yml and rotate_keys.yml to release.yml.
+"""
 
 from __future__ import annotations
 

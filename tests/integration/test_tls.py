@@ -1,7 +1,7 @@
 # Copyright (c) 2026 The saasodoo.postgres_pools authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""TLS from the authority to the tenant, on real servers: who gets in, who does not, and renewal while the server runs."""
+"""TLS from the authority to the tenant, on real servers: who gets in, who does not, and renew_certificates.yml while the server runs."""
 
 from __future__ import annotations
 

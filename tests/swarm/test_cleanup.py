@@ -63,3 +63,26 @@ def test_what_is_proved_empty_is_archived_and_what_holds_a_database_is_kept(bed:
     assert (again["status"], again["done"]) == ("clean", [])
     bed.inside(node, container, "psql", "-U", "postgres", "-qAtc", "DROP DATABASE hidden")
     assert [one["name"] for one in cleanup(bed, tmp_path)["done"]] == [holding["name"]]
+
+
+def test_with_a_fake_age_a_service_without_a_row_is_removed(bed: Bed, tmp_path: Path) -> None:
+    """Docker says itself when a service was made, and none is touched within its first hour: so the answers are made older on their way."""
+    name = a_pool(bed)["name"]
+    bed.sql_do("DELETE FROM db_health_checks WHERE server_id = (SELECT id FROM db_servers WHERE name = '{0}')".format(name))
+    bed.sql_do("DELETE FROM db_servers WHERE name = '{0}'".format(name))
+
+    def there(kind: str) -> bool:
+        return name in bed.manager("docker", kind, "ls", "--format", "{{.Name}}")
+
+    kept = {one["name"]: one["why"] for one in cleanup(bed, tmp_path)["kept"]}
+    assert "is left alone until" in kept[name] and there("service")
+
+    old: Dict[str, Any] = {}
+    for kind in ("service", "secret", "config"):
+        ids = bed.manager("docker", kind, "ls", "--quiet", "--filter", "label=postgres_pools.server").split()
+        old[kind] = [dict(one, CreatedAt="2020-01-01T00:00:00Z", UpdatedAt="2020-01-01T00:00:00Z") for one in json.loads(bed.manager("docker", kind, "inspect", *ids))]
+    told = tmp_path / "aged.json"
+    done = bed.play("cleanup", _fleet_cleanup_swarm=old, result_file=str(told))
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert name in {one["name"] for one in json.loads(told.read_text())["done"]}
+    assert not there("service") and not there("secret") and not there("config")
