@@ -80,7 +80,8 @@ def test_with_a_fake_age_a_service_without_a_row_is_removed(bed: Bed, tmp_path: 
     old: Dict[str, Any] = {}
     for kind in ("service", "secret", "config"):
         ids = bed.manager("docker", kind, "ls", "--quiet", "--filter", "label=postgres_pools.server").split()
-        old[kind] = [dict(one, CreatedAt="2020-01-01T00:00:00Z", UpdatedAt="2020-01-01T00:00:00Z") for one in json.loads(bed.manager("docker", kind, "inspect", *ids))]
+        objects = json.loads(bed.manager("docker", kind, "inspect", *ids))
+        old[kind] = [dict(one, CreatedAt="2020-01-01T00:00:00Z", UpdatedAt="2020-01-01T00:00:00Z") for one in objects]
     told = tmp_path / "aged.json"
     done = bed.play("cleanup", _fleet_cleanup_swarm=old, result_file=str(told))
     assert done.returncode == 0, done.stdout[-3000:]
