@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
+import psycopg2
 import pytest
-from environment import Environment, environment
+from environment import Environment, Run, environment
 from test_migrate import LEASED, Tenant, left_behind
 from test_playbooks_killed import killer
 
@@ -102,6 +103,35 @@ def test_killed_in_the_midst_of_the_copy_it_writes_again_soon(scratch: Environme
     works(tenant)
 
 
+def test_a_run_that_lost_its_move_opens_nothing(scratch: Environment, names: List[str]) -> None:
+    tenant = Tenant(scratch)
+    tenant.do("INSERT INTO numbered SELECT n, repeat('x', 100) FROM generate_series(1, 600000) n")
+    run = scratch.start("migrate", dict(LEASED, instance_id=tenant.id))
+    in_the_copy(run)
+    # As the run that takes over does it.
+    scratch.execute(
+        "UPDATE db_tenant_migrations SET lease_holder = gen_random_uuid(), lease_actor = 'another', lease_expires_at = now() + interval '1 minute'"
+        " WHERE allocation_id = %s AND status = 'copying'",
+        (tenant.row["id"],),
+    )
+    outcome = run.wait()
+    assert outcome.rc != 0 and "taken over by another run" in " ".join(outcome.output.split())
+    with pytest.raises(psycopg2.OperationalError):
+        tenant.connect()
+    scratch.execute("UPDATE db_tenant_migrations SET lease_expires_at = now() WHERE lease_actor = 'another'")
+    assert tenant.move().succeeded().stats["status"] == "moved"
+    assert tenant.do("SELECT count(*) FROM numbered") == [(600000,)]
+    works(tenant)
+
+
+def in_the_copy(run: Run) -> None:
+    deadline = time.monotonic() + 60
+    while ": Copy]" not in run.output():
+        assert time.monotonic() < deadline, run.output()
+        time.sleep(0.1)
+    time.sleep(0.5)
+
+
 def processes(row: Dict[str, Any]) -> int:
     return int((Path(row["storage_path"]) / "data" / "postmaster.pid").read_text().split()[0])
 
@@ -112,11 +142,7 @@ def test_a_target_that_goes_down_leaves_the_tenant_where_it_was(scratch: Environ
     before = tenant.row["server"]
     target = next(row for row in scratch.servers() if row["name"] != before)
     run = scratch.start("migrate", dict(LEASED, instance_id=tenant.id, target=target["name"]))
-    deadline = time.monotonic() + 60
-    while "] : Copy]" not in run.output() and ": Copy]" not in run.output():
-        assert time.monotonic() < deadline, run.output()
-        time.sleep(0.1)
-    time.sleep(0.5)
+    in_the_copy(run)
     os.kill(processes(target), signal.SIGQUIT)
     outcome = run.wait()
     assert outcome.rc != 0 and "was not moved; it works on {0} as before".format(before) in " ".join(outcome.output.split())
