@@ -66,6 +66,10 @@ both-ends: setup-test ## the other end's ansible-core, and the built tarball
 bench: setup-test ## measurements; the table that the docs show
 	@.venv/bin/python tests/bench/run.py
 
+.PHONY: site
+site: setup-test ## the documentation, in .build/site/html
+	@scripts/site
+
 .PHONY: build
 build: setup ## the tarball, in .build/dist
 	@scripts/build
