@@ -1,0 +1,186 @@
+# Copyright (c) 2026 The saasodoo.postgres_pools authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the catalogs say of a database that is followed: only reading."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Sequence, Tuple
+
+from ._copy_plan import Table
+from ._copy_session import APPLICATION_NAME, rows
+from ._follow_plan import Status
+
+try:
+    from psycopg2 import sql
+except ImportError:
+    pass  # _connection.PSYCOPG2_IMPORT_ERROR tells the module
+
+# Anything of the tenant's that a dump would write. What a server changes by itself is left out of it: places of files, counts, statistics.
+_LASTING = """SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+   WHERE c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"""
+_MOVING = (
+    "relfilenode relpages reltuples relallvisible relallfrozen relfrozenxid relminmxid relhasindex relhasrules relhastriggers relhassubclass "
+    "relrewrite reltoastrelid"
+)
+_OF_RELATIONS = {
+    "columns": ("pg_attribute", "attrelid", "x.attnum > 0"),
+    "defaults": ("pg_attrdef", "adrelid", ""),
+    "indexes": ("pg_index", "indrelid", ""),
+    "triggers": ("pg_trigger", "tgrelid", ""),
+    "rules and views": ("pg_rewrite", "ev_class", ""),
+    "policies": ("pg_policy", "polrelid", ""),
+    "inheritance": ("pg_inherits", "inhrelid", ""),
+    "partitioning": ("pg_partitioned_table", "partrelid", ""),
+    "sequences": ("pg_sequence", "seqrelid", ""),
+    "extended statistics": ("pg_statistic_ext", "stxrelid", ""),
+}
+_OF_SCHEMAS = {
+    "functions": ("pg_proc", "pronamespace"),
+    "types": ("pg_type", "typnamespace"),
+    "operators": ("pg_operator", "oprnamespace"),
+    "operator classes": ("pg_opclass", "opcnamespace"),
+    "operator families": ("pg_opfamily", "opfnamespace"),
+    "collations": ("pg_collation", "collnamespace"),
+    "conversions": ("pg_conversion", "connamespace"),
+    "text search configurations": ("pg_ts_config", "cfgnamespace"),
+    "text search dictionaries": ("pg_ts_dict", "dictnamespace"),
+    "text search parsers": ("pg_ts_parser", "prsnamespace"),
+    "text search templates": ("pg_ts_template", "tmplnamespace"),
+    "constraints": ("pg_constraint", "connamespace"),
+}
+_BY_THEMSELVES = {
+    "values of enums": ("pg_enum", "x.oid >= 16384"),
+    "ranges": ("pg_range", "x.rngtypid >= 16384"),
+    "aggregates": ("pg_aggregate", "x.aggfnoid >= 16384"),
+    "casts": ("pg_cast", "x.oid >= 16384"),
+    "languages": ("pg_language", "true"),
+    "extensions": ("pg_extension", "true"),
+    "event triggers": ("pg_event_trigger", "true"),
+    "foreign data wrappers": ("pg_foreign_data_wrapper", "true"),
+    "foreign servers": ("pg_foreign_server", "true"),
+    "foreign tables": ("pg_foreign_table", "true"),
+    "user mappings": ("pg_user_mapping", "true"),
+    "default privileges": ("pg_default_acl", "true"),
+    "transforms": ("pg_transform", "x.oid >= 16384"),
+    "access methods": ("pg_am", "x.oid >= 16384"),
+    "operators of families": ("pg_amop", "x.oid >= 16384"),
+    "functions of families": ("pg_amproc", "x.oid >= 16384"),
+    "text search mappings": ("pg_ts_config_map", "x.mapcfg >= 16384"),
+    "schemas": ("pg_namespace", "x.nspname !~ '^pg_(toast|temp)'"),
+    "comments": (
+        "pg_description",
+        "x.classoid NOT IN ('pg_publication'::regclass, 'pg_subscription'::regclass) AND (x.objoid >= 16384 OR x.classoid = 'pg_namespace'::regclass)",
+    ),
+    "security labels": ("pg_seclabel", "true"),
+}
+# Neither the order of rows nor of columns matters; and a sum of hashes takes no memory.
+_DIGEST = "SELECT {0} AS kind, count(*) || ':' || coalesce(sum(hashtextextended({1}::text, 0)::numeric), 0) AS digest FROM {2} x WHERE {3}"
+
+# A table of the tenant's own whose changes are to be followed, and how the subscriber would find the rows of it.
+_TABLES = """
+SELECT n.nspname AS schema, c.relname AS name, pg_table_size(c.oid) AS size, c.relreplident AS kind,
+   (SELECT r.relname FROM pg_index i JOIN pg_class r ON r.oid = i.indexrelid WHERE i.indrelid = c.oid AND i.indisreplident) AS index,
+   CASE c.relreplident WHEN 'f' THEN true
+      WHEN 'i' THEN EXISTS (SELECT 1 FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident AND i.indisvalid)
+      WHEN 'd' THEN EXISTS (SELECT 1 FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate AND i.indisvalid)
+      ELSE false END AS identified,
+   (SELECT coalesce(array_agg(DISTINCT format_type(t.oid, NULL)), '{}') FROM pg_attribute a
+      LEFT JOIN pg_type d ON d.oid = a.atttypid AND d.typtype = 'd'
+      JOIN pg_type y ON y.oid = coalesce(d.typbasetype, a.atttypid)
+      JOIN pg_type t ON t.oid = CASE WHEN y.typcategory = 'A' AND y.typelem <> 0 THEN y.typelem ELSE y.oid END
+      WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND t.typtype = 'b' AND NOT EXISTS (
+         SELECT 1 FROM pg_opclass o JOIN pg_am m ON m.oid = o.opcmethod AND m.amname IN ('btree', 'hash') WHERE o.opcdefault AND (o.opcintype = t.oid
+            OR EXISTS (SELECT 1 FROM pg_cast k WHERE k.castsource = t.oid AND k.casttarget = o.opcintype AND k.castmethod = 'b' AND k.castcontext = 'i'))))
+      AS incomparable
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND NOT EXISTS (
+   SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') ORDER BY 1, 2"""
+
+_UNLOGGED = """
+SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relpersistence = 'u' AND n.nspname !~ '^pg_' ORDER BY 1, 2"""
+
+# Others' sessions, those of superusers set aside.
+_SESSIONS = """
+SELECT a.pid, a.usename::text AS who, a.application_name AS application FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid
+WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a.pid <> pg_backend_pid() AND NOT r.rolsuper ORDER BY 1 LIMIT 10"""
+
+# Whoever changes a table's definition waits for the copy's sessions to let go of it, and everybody else waits behind.
+_WAITING = """
+SELECT l.pid, coalesce(l.relation::regclass::text, '') AS relation, coalesce(a.usename::text, '') AS who FROM pg_locks l
+JOIN pg_database d ON d.oid = l.database JOIN pg_stat_activity a ON a.pid = l.pid WHERE d.datname = current_database() AND NOT l.granted
+  AND l.locktype = 'relation' AND l.mode IN ('AccessExclusiveLock', 'ExclusiveLock') AND a.backend_type = 'client backend'
+  AND EXISTS (SELECT 1 FROM pg_stat_activity x WHERE x.pid = ANY (pg_blocking_pids(l.pid)) AND x.application_name = %(copy)s) ORDER BY 1 LIMIT 1"""
+
+_SLOT = """
+SELECT coalesce(wal_status, 'lost') AS wal_status, coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint AS retained,
+   greatest(0, coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn), 0))::bigint AS lag, active
+FROM pg_replication_slots WHERE slot_name = %(name)s"""
+_REACHED = """
+SELECT coalesce(greatest(s.confirmed_flush_lsn, r.replay_lsn) >= %(lsn)s::pg_lsn, false) AS reached FROM pg_replication_slots s
+LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid WHERE s.slot_name = %(name)s"""
+_ERRORS = """
+SELECT coalesce(sum(t.apply_error_count + t.sync_error_count), 0)::int AS errors FROM pg_subscription s
+JOIN pg_stat_subscription_stats t ON t.subid = s.oid WHERE s.subname = %(name)s
+  AND s.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+
+
+def fingerprint(connection: Any) -> Dict[str, str]:
+    """What anybody could have changed of the database but rows, as one digest for each kind of objects."""
+    return {row["kind"]: row["digest"] for row in rows(connection, _fingerprint_query())}
+
+
+def _fingerprint_query() -> str:
+    whole, lasting = "to_jsonb(x)", "IN ({0})".format(_LASTING)
+    without = "(to_jsonb(x) - '{{{0}}}'::text[])".format(",".join(_MOVING.split()))
+    parts = [("relations", without, "pg_class", "x.oid {0}".format(lasting))]
+    for kind, (catalog, column, more) in _OF_RELATIONS.items():
+        content = "(to_jsonb(x) - 'indcheckxmin')" if catalog == "pg_index" else whole
+        parts.append((kind, content, catalog, "x.{0} {1}{2}".format(column, lasting, " AND " + more if more else "")))
+    for kind, (catalog, column) in _OF_SCHEMAS.items():
+        temporary = "x.{0} NOT IN (SELECT oid FROM pg_namespace WHERE nspname ~ '^pg_(toast|temp)')".format(column)
+        parts.append((kind, whole, catalog, "x.oid >= 16384 AND " + temporary))
+    parts += [(kind, whole, catalog, where) for kind, (catalog, where) in _BY_THEMSELVES.items()]
+    return " UNION ALL ".join(_DIGEST.format("'{0}'::text".format(kind), content, catalog, where) for kind, content, catalog, where in parts)
+
+
+def tables(connection: Any) -> List[Dict[str, Any]]:
+    return rows(connection, _TABLES)
+
+
+def sessions(connection: Any) -> List[Dict[str, Any]]:
+    return rows(connection, _SESSIONS)
+
+
+def waiting(connection: Any) -> List[Dict[str, Any]]:
+    return rows(connection, _WAITING, {"copy": APPLICATION_NAME})
+
+
+def not_followed(connection: Any, of_extensions: Sequence[Table]) -> List[Tuple[str, str]]:
+    """What holds something and whose changes no publication tells of, by its kind and name."""
+    found = [("unlogged table", "{schema}.{name}".format(**one)) for one in rows(connection, _UNLOGGED) if _holds(connection, one["schema"], one["name"], "")]
+    for table in of_extensions:
+        if table.condition is not None and _holds(connection, table.schema, table.name, table.condition):
+            found.append(("extension table", table.label))
+    count = rows(connection, "SELECT count(*) AS count FROM pg_largeobject_metadata")[0]["count"]
+    return found + ([("large objects", str(count))] if count else [])
+
+
+def _holds(connection: Any, schema: str, name: str, condition: str) -> bool:
+    # The condition is the extension's own, as its control file has it.
+    query = sql.SQL("SELECT EXISTS (SELECT 1 FROM ONLY {0} {1}) AS holds").format(sql.Identifier(schema, name), sql.SQL(condition))
+    return bool(rows(connection, query)[0]["holds"])
+
+
+def status(publisher: Any, subscriber: Any, name: str) -> Status:
+    found = rows(publisher, _SLOT, {"name": name})
+    if not found:
+        return Status(None)
+    errors = rows(subscriber, _ERRORS, {"name": name})[0]["errors"] if subscriber else 0
+    return Status(found[0]["wal_status"], found[0]["lag"], found[0]["retained"], errors, found[0]["active"])
+
+
+def reached(publisher: Any, name: str, lsn: str) -> bool:
+    """Whether the subscriber has applied all up to this place."""
+    return any(row["reached"] for row in rows(publisher, _REACHED, {"name": name, "lsn": lsn}))

@@ -1,0 +1,78 @@
+# Copyright (c) 2026 The saasodoo.postgres_pools authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The two ends of a database that follows another."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+
+from . import _copy, _tenant_sql
+from ._copy_crew import close
+from ._copy_session import Side, rows
+from ._errors import PoolsError
+from ._follow_plan import name_of
+
+try:
+    import psycopg2
+except ImportError:
+    psycopg2 = None  # _connection.PSYCOPG2_IMPORT_ERROR tells the module
+
+_IDENTITY = "SELECT system_identifier, pg_postmaster_start_time() AS started FROM pg_control_system()"
+
+
+class Ends(NamedTuple):
+    publisher: Side
+    subscriber: Side
+    # How each is reached by the other's server.
+    peer_host: str
+    peer_port: int
+    back_host: str
+    back_port: int
+
+    @property
+    def name(self) -> str:
+        return name_of(self.publisher.database)
+
+    def swapped(self) -> Ends:
+        return Ends(self.subscriber, self.publisher, self.back_host, self.back_port, self.peer_host, self.peer_port)
+
+
+@contextlib.contextmanager
+def sessions(*wanted: Tuple[Side, Optional[str]]) -> Iterator[List[Any]]:
+    """A session for each side and database (None: the side's own); a failure names the side whose session it was."""
+    opened: List[Any] = []
+    try:
+        for side, database in wanted:
+            opened.append(side.connect(database))
+        yield opened
+    except psycopg2.Error as error:
+        failed = getattr(getattr(error, "cursor", None), "connection", None)
+        side = next((side for (side, _database), connection in zip(wanted, opened) if connection is failed), wanted[len(opened) - 1][0])
+        raise side.failure("working on the database", error) from error
+    finally:
+        close(opened)
+
+
+@contextlib.contextmanager
+def locked(here: Ends) -> Iterator[None]:
+    """Keep other calls for the same two off, until the block ends or this call dies.
+
+    :raises PoolsError: another call was at it for long.
+    """
+    with here.subscriber.session(_copy.SERVER_DATABASE) as server, _tenant_sql.lock(server, here.name):
+        yield
+
+
+def ends(params: Mapping[str, Any]) -> Ends:
+    """:raises PoolsError: no database or no owner is named."""
+    source, target = params["source"], params["target"]
+    peers = [(given.get("peer_host") or given.get("login_host") or "", given.get("peer_port") or given.get("login_port") or 5432) for given in (source, target)]
+    return Ends(_copy.side("source", source, {}), _copy.side("target", target, source), *peers[0], *peers[1])
+
+
+def two_databases(here: Ends, inside: Any, other: Any) -> None:
+    """:raises PoolsError: both ends are one database."""
+    if here.publisher.database == here.subscriber.database and rows(inside, _IDENTITY) == rows(other, _IDENTITY):
+        raise PoolsError("Source and target are the same database.", "Give another server, or another database.")
