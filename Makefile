@@ -70,6 +70,10 @@ bench: setup-test ## measurements; the table that the docs show
 site: setup-test ## the documentation, in .build/site/html
 	@scripts/site
 
+.PHONY: execution-environment
+execution-environment: setup-test ## the build context of AWX's container, and its image where an engine is
+	@scripts/execution-environment
+
 .PHONY: build
 build: setup ## the tarball, in .build/dist
 	@scripts/build

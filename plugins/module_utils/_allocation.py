@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any, Dict, List, Mapping, Sequence
 
-from . import _lifecycle, _names, _placement
+from . import _application_record, _lifecycle, _names, _placement
 from ._candidates import IN_THE_MAKING
 from ._errors import PoolsError
 from ._hand_out import hand_out
@@ -48,6 +48,7 @@ OPTIONS: Dict[str, Any] = dict(
             customer_id=dict(type="str"),
             plan_tier=dict(type="str"),
             require_dedicated=dict(type="bool", default=False),
+            application=dict(type="dict"),
         ),
     ),
     instance_ids=dict(type="list", elements="str"),
@@ -105,8 +106,13 @@ def _reserve(
     )
     refuse_other_key(inventory, cipher)
     places = [_placement.place(inventory, cipher, request, plans[request.plan_tier], policy) for request in requests]
+    recorded = [
+        _application_record.record(inventory, cipher, request.instance_id, request.application)
+        for request in requests
+        if request.application is not None
+    ]
     result: Dict[str, Any] = {
-        "changed": any(place.changed for place in places),
+        "changed": any(place.changed for place in places) or any(recorded),
         "warnings": [place.warning for place in places if place.warning],
     }
     result.update(_wait(params, inventory, [request.instance_id for request in requests]))
@@ -243,4 +249,4 @@ def public(row: Mapping[str, Any]) -> Dict[str, Any]:
 
 
 def _shown(rows: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:
-    return [{key: row[key] for key in ("instance_id", "status", "server", "database", "plan_tier")} for row in rows]
+    return [{key: row[key] for key in ("instance_id", "status", "server", "database", "plan_tier", "application")} for row in rows]

@@ -66,8 +66,16 @@ def content(connection: Mapping[str, Any], template: str, where: str) -> str:
 
     :raises PoolsError: it names no part, or one that there is not.
     """
+    check_content(template, where)
     if template in SECRET_PARTS:
         return _secret(connection, template, where)
+    return _PLACE.sub(lambda match: _secret(connection, match.group(1), where), template)
+
+
+def check_content(template: str, where: str) -> None:
+    """:raises PoolsError: it names no part, or one that there is not."""
+    if template in SECRET_PARTS:
+        return
     named = _PLACE.findall(template)
     unknown = [part for part in named if part not in SECRET_PARTS]
     if unknown or not named:
@@ -75,7 +83,6 @@ def content(connection: Mapping[str, Any], template: str, where: str) -> str:
             "{0}: {1}.".format(where, "no connection has " + ", ".join(unknown) if unknown else "its content names no part of a connection"),
             "Give one of {0}, or a text with some of them in braces, such as {{host}}.".format(", ".join(SECRET_PARTS)),
         )
-    return _PLACE.sub(lambda match: _secret(connection, match.group(1), where), template)
 
 
 def contents(connection: Mapping[str, Any], entries: Sequence[Mapping[str, str]], keys: Mapping[str, Any]) -> List[Dict[str, str]]:

@@ -27,6 +27,8 @@ def bring(params: Mapping[str, Any], dry: bool, move: Move) -> Dict[str, Any]:
     :raises PoolsError: the file is not there, has no such section, or may not be written.
     """
     path, section = os.path.realpath(params["path"]), params["section"]
+    if params["state"] == "settled":
+        return _settled(path, section, dry)
     connection = params["connection"] or {}
     to = _application_connection.place(connection)
     try:
@@ -39,8 +41,6 @@ def bring(params: Mapping[str, Any], dry: bool, move: Move) -> Dict[str, Any]:
             wanted = _application_connection.values(connection, params["keys"], "The file {0}, key".format(path))
         elif past is not None and params["state"] in ("restored", "withdrawn") and (past["to"] == to) == (params["state"] == "withdrawn"):
             wanted, kept = past["options"], past["before"]
-        elif params["state"] == "settled":
-            kept = None
         edited = _application_ini.edit(text, section, wanted, "The file {0}".format(path))
         changed = edited.text != text
         if params["state"] == "started" and changed:
@@ -54,6 +54,17 @@ def bring(params: Mapping[str, Any], dry: bool, move: Move) -> Dict[str, Any]:
     except OSError as error:
         raise PoolsError("The file {0} cannot be used: {1}.".format(path, error.strerror or error)) from error
     return {"changed": changed or kept != past, "path": path, "diff": _difference(path, section, edited.former, wanted) if changed else {}}
+
+
+def _settled(path: str, section: str, dry: bool) -> Dict[str, Any]:
+    """Also of a file that is gone with its application: then there is nothing to put back either."""
+    try:
+        memory = _memory(path)
+        if section in memory and not dry:
+            _write_memory(path, memory, section, None)
+    except OSError as error:
+        raise PoolsError("{0} cannot be removed: {1}.".format(memory_path(path), error.strerror or error)) from error
+    return {"changed": section in memory, "path": path, "diff": {}}
 
 
 def _remember(former: Mapping[str, Any], to: str, past: Optional[Mapping[str, Any]]) -> Dict[str, Any]:

@@ -12,24 +12,16 @@ from __future__ import annotations
 import datetime
 import json
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from . import _allocation, _cleanup_plan, _lifecycle
-from ._connection import connect
+from . import _allocation, _cleanup_facts, _cleanup_plan, _lifecycle
 from ._errors import PoolsError
-from ._inventory import CA_CERTIFICATE, Inventory, plain
+from ._inventory import Inventory, plain
 from ._names import parse_uuid
 from ._secrets import Cipher
 
-try:
-    import psycopg2
-except ImportError:
-    pass  # _connection reports it with the reason
-
 # Any number that no other program takes in this database: who may begin a cleanup is decided one at a time.
 _BEGIN_LOCK = 0x636C65616E
-_ASKED_AT_ONCE = 16
 # What a cleanup did, by the action planned; the events of one run carry its lease.
 _EVENTS = {
     "drop": "cleanup.dropped",
@@ -37,7 +29,6 @@ _EVENTS = {
     "archive": "cleanup.archived",
     "remove": "cleanup.removed",
 }
-_LIVE = "('reserved', 'active', 'migrating', 'releasing')"
 OPTIONS: Dict[str, Any] = dict(
     state=dict(type="str", default="begun", choices=["begun", "recorded", "ended"]),
     directories=dict(type="dict", default={}),
@@ -45,6 +36,7 @@ OPTIONS: Dict[str, Any] = dict(
     swarm=dict(type="dict", default={}),
     error_hours=dict(type="float", default=24.0),
     orphan_hours=dict(type="float", default=24.0),
+    emptied_hours=dict(type="float", default=0.0),
     archive_days=dict(type="float", default=30.0),
     limit=dict(type="int", default=10),
     timeout=dict(type="int", default=5),
@@ -92,7 +84,7 @@ def _outcomes(
 
 
 def _refuse_bad(params: Mapping[str, Any]) -> None:
-    for option in ("error_hours", "orphan_hours", "archive_days", "limit"):
+    for option in ("error_hours", "orphan_hours", "emptied_hours", "archive_days", "limit"):
         if params[option] < 0:
             raise PoolsError("{0} is {1}.".format(option, params[option]), "Give 0 or more. Nothing was cleaned.")
     for option in ("timeout", "lease_seconds"):
@@ -103,15 +95,17 @@ def _refuse_bad(params: Mapping[str, Any]) -> None:
 
 
 def _begin(params: Mapping[str, Any], inventory: Inventory, cipher: Cipher) -> Dict[str, Any]:
-    rules = _cleanup_plan.Rules(params["error_hours"], params["orphan_hours"], params["archive_days"], params["limit"])
+    rules = _cleanup_plan.Rules(
+        params["error_hours"], params["orphan_hours"], params["archive_days"], params["limit"], params["emptied_hours"]
+    )
     # Before the lock: a server that does not answer takes its time.
-    answers = _ask_all(inventory, cipher, params["timeout"])
+    answers = _cleanup_facts.answers_of(inventory, cipher, params)
     with inventory.transaction():
         inventory.execute("SELECT pg_advisory_xact_lock(%(key)s)", {"key": _BEGIN_LOCK})
         other = _at_work(inventory)
         if other:
             return dict(_nothing("busy"), other=plain(other))
-        facts = _facts(params, inventory, answers)
+        facts = _cleanup_facts.read(params, inventory, answers)
         plan = _cleanup_plan.decide(facts, rules)
         if plan.refused:
             return dict(_nothing("refused"), why=plan.refused)
@@ -122,7 +116,7 @@ def _begin(params: Mapping[str, Any], inventory: Inventory, cipher: Cipher) -> D
         )
         if expired:
             # A place that was held by one of these may be what a server was kept for.
-            plan = _cleanup_plan.decide(_facts(params, inventory, answers), rules)
+            plan = _cleanup_plan.decide(_cleanup_facts.read(params, inventory, answers), rules)
         run = str(uuid.uuid4())
         if plan.items:
             _begun(inventory, run, params["lease_seconds"], plan.items, len(expired))
@@ -140,7 +134,7 @@ def _begun(
 
 
 def _nothing(status: str) -> Dict[str, Any]:
-    empty: Dict[str, Any] = {name: [] for name in ("items", "kept", "left", "tenant_databases")}
+    empty: Dict[str, Any] = {name: [] for name in ("items", "kept", "left", "tenant_databases", "applications")}
     return dict(empty, changed=False, status=status, run=None, why="", other=None)
 
 
@@ -156,6 +150,7 @@ def _result(plan: _cleanup_plan.Plan, expired: Sequence[Mapping[str, Any]], run:
         for row in expired
     ]
     databases = [item["row"] for item in plan.items if item["action"] == "drop"]
+    settled = [row for row in databases if row.get("application")]
     result = _nothing("cleaned" if items or plan.items else "clean")
     result.update(
         changed=bool(items or plan.items),
@@ -166,6 +161,9 @@ def _result(plan: _cleanup_plan.Plan, expired: Sequence[Mapping[str, Any]], run:
         tenant_databases=[
             _allocation.with_login(row, name=row["database"], owner=row["user"], quarantine_name=row["quarantine_name"])
             for row in databases
+        ],
+        applications=[
+            {key: row[key] for key in ("migration_id", "instance_id", "application", "host", "port", "database")} for row in settled
         ],
     )
     after = ["{0} {1}: {2}".format(item["action"], item["what"], item["name"]) for item in result["items"]]
@@ -181,143 +179,6 @@ def _shown(item: Mapping[str, Any]) -> Dict[str, Any]:
     if row:
         shown.update(server=row["server"], host=row["host"], port=row["port"], database=row["database"])
     return shown
-
-
-# --- what is there
-
-
-def _facts(params: Mapping[str, Any], inventory: Inventory, answers: Mapping[str, Any]) -> _cleanup_plan.Facts:
-    names = inventory.row(
-        "SELECT coalesce(array_agg(n) FILTER (WHERE wanted), '{{}}') AS wanted, coalesce(array_agg(n), '{{}}') AS known"
-        " FROM (SELECT status IN {live} OR (status = 'released' AND dropped_at IS NULL) AS wanted,"
-        " unnest(ARRAY[database_name, quarantine_name]) AS n FROM db_allocations) found WHERE n IS NOT NULL".format(
-            live=_LIVE
-        )
-        # The copies that moves left behind are in it too.
-        if _holds_files(params)
-        else "SELECT '{}'::text[] AS wanted, '{}'::text[] AS known"
-    )
-    moved = inventory.rows(
-        "SELECT proof ->> 'source_database' AS name, retained_until FROM db_tenant_migrations WHERE proof ? 'source_database'"
-    )
-    wanted = set(names["wanted"]) if names else set()
-    known = set(names["known"]) if names else set()
-    known.update(row["name"] for row in moved)
-    wanted.update(row["name"] for row in moved if row["retained_until"])
-    objects = [
-        one for kind, inspected in params["swarm"].items() for one in _cleanup_plan.swarm_objects(kind, inspected)
-    ]
-    now = inventory.rows("SELECT now() AS now")[0]["now"]
-    servers = [dict(row, answer=answers.get(row["name"])) for row in _servers(inventory)]
-    return _cleanup_plan.Facts(
-        now,
-        servers,
-        _released(inventory),
-        _moves(inventory),
-        frozenset(wanted),
-        frozenset(known),
-        _directories(params),
-        frozenset(params["roots"]),
-        objects,
-    )
-
-
-def _holds_files(params: Mapping[str, Any]) -> bool:
-    """All names of all allocations are a long list, needed only where files are judged by the databases in them."""
-    return any(one["databases"] for one in _directories(params))
-
-
-def _directories(params: Mapping[str, Any]) -> List[Dict[str, Any]]:
-    return [
-        dict(one, place=place, backend="process" if place == "process" else "swarm")
-        for place, found in params["directories"].items()
-        for one in found
-    ]
-
-
-def _servers(inventory: Inventory) -> List[Dict[str, Any]]:
-    return inventory.rows(
-        "SELECT s.id::text, s.name, s.server_type, s.status, s.storage_path, s.backend,"
-        " coalesce(s.lease_expires_at > now(), false) AS leased,"
-        " s.activated_at IS NOT NULL OR coalesce(a.used, false) AS used, coalesce(a.live, 0) AS live,"
-        " coalesce(a.undropped, 0) + (SELECT count(*) FROM db_tenant_migrations m WHERE m.source_server_id = s.id"
-        " AND m.status = 'completed' AND m.retained_until IS NOT NULL) AS undropped,"
-        " greatest(s.status_changed_at, a.ended) AS since"
-        " FROM db_servers s LEFT JOIN LATERAL (SELECT bool_or(activated_at IS NOT NULL) AS used,"
-        " count(*) FILTER (WHERE status IN {0}) AS live, count(*) FILTER (WHERE status = 'released' AND dropped_at IS NULL) AS undropped,"
-        " max(CASE status WHEN 'released' THEN released_at WHEN 'expired' THEN least(expires_at, updated_at) END) AS ended"
-        " FROM db_allocations WHERE server_id = s.id AND s.status IN ('error', 'deprovisioning')) a ON true"
-        " ORDER BY s.created_at, s.name".format(_LIVE)
-    )
-
-
-def _released(inventory: Inventory) -> List[Dict[str, Any]]:
-    return inventory.rows(
-        'SELECT a.id::text AS allocation_id, a.instance_id::text, a.database_name AS database, a.role_name AS "user", a.quarantine_name,'
-        " a.drop_after, s.name AS server, s.status AS server_status, s.host, s.port, s.tls, s.admin_user, s.admin_password_encrypted, {0}"
-        " FROM db_allocations a JOIN db_servers s ON s.id = a.server_id"
-        " WHERE a.status = 'released' AND a.dropped_at IS NULL ORDER BY a.drop_after, a.id".format(CA_CERTIFICATE)
-    )
-
-
-def _moves(inventory: Inventory) -> List[Dict[str, Any]]:
-    return inventory.rows(
-        'SELECT m.id::text AS migration_id, m.proof, m.retained_until, a.instance_id::text, a.database_name AS database, a.role_name AS "user",'
-        " a.status AS allocation_status, s.name AS server, s.status AS server_status, t.name AS target, p.name AS place,"
-        " s.host, s.port, s.tls, s.admin_user, s.admin_password_encrypted, {0}"
-        " FROM db_tenant_migrations m JOIN db_allocations a ON a.id = m.allocation_id JOIN db_servers p ON p.id = a.server_id"
-        " JOIN db_servers s ON s.id = m.source_server_id JOIN db_servers t ON t.id = m.target_server_id"
-        " WHERE m.status = 'completed' AND m.retained_until IS NOT NULL ORDER BY m.retained_until, m.id".format(
-            CA_CERTIFICATE
-        )
-    )
-
-
-def _ask_all(inventory: Inventory, cipher: Cipher, timeout: int) -> Dict[str, Dict[str, Any]]:
-    """How each server in error answers, all at once, by its name."""
-    rows = inventory.rows(
-        "SELECT s.name, s.host, s.port, s.admin_user, s.admin_password_encrypted, s.tls, {0}"
-        " FROM db_servers s WHERE s.status = 'error'".format(CA_CERTIFICATE)
-    )
-    if not rows:
-        return {}
-    with ThreadPoolExecutor(min(len(rows), _ASKED_AT_ONCE)) as pool:
-        return dict(zip([row["name"] for row in rows], pool.map(lambda row: _ask(row, cipher, timeout), rows)))
-
-
-def _ask(row: Mapping[str, Any], cipher: Cipher, timeout: int) -> Dict[str, Any]:
-    try:
-        password = (
-            cipher.decrypt(row["admin_password_encrypted"], "server {0}".format(row["name"]))
-            if row["admin_password_encrypted"]
-            else ""
-        )
-        login: Dict[str, Any] = {
-            "login_host": row["host"],
-            "login_port": row["port"],
-            "login_user": row["admin_user"],
-            "login_password": password,
-            "connect_params": {
-                "connect_timeout": max(2, timeout),
-                "options": "-c statement_timeout={0}s".format(timeout),
-            },
-        }
-        if row["tls"]:
-            login.update(ssl_mode="verify-full", ca_certificate=row["ca_certificate"] or "")
-        connection = connect(login, "postgres")
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute(
-                    "SELECT datname::text FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1') ORDER BY 1"
-                )
-                return {"databases": [found[0] for found in cursor.fetchall()]}
-        finally:
-            connection.close()
-    except PoolsError as error:
-        # libpq's own guess would stand in the midst of a sentence.
-        return {"problem": error.problem.split(" Is the server running", 1)[0]}
-    except psycopg2.Error as error:
-        return {"problem": " ".join(str(error).split())}
 
 
 # --- what was done

@@ -28,6 +28,8 @@ class Rules:
     orphan_hours: float = 24
     archive_days: float = 30
     limit: int = 10
+    # 0 keeps them.
+    emptied_hours: float = 0
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Facts:
     """What the inventory database and the hosts tell, read at one moment."""
 
     now: datetime.datetime
-    # Every row of db_servers, with what is on it and, of those in error, how the server itself answered.
+    # Every row of db_servers, with what is on it, of those in error and those emptied how the server itself answered, and since when it is empty.
     servers: Sequence[Row] = ()
     released: Sequence[Row] = ()
     moves: Sequence[Row] = ()
@@ -146,6 +148,8 @@ def _servers(plan: Plan, facts: Facts, rules: Rules) -> None:
     for row in facts.servers:
         if row["status"] == "deprovisioning" and row["server_type"] != "platform":
             plan.take("deprovision", "server", row["name"], row["since"], "its removal was begun and not finished")
+        if row.get("emptied") and rules.emptied_hours:
+            _emptied(plan, row, facts.now, rules)
         if row["status"] != "error":
             continue
         why = _why_server_stays(row, facts.now, rules)
@@ -163,6 +167,21 @@ def _servers(plan: Plan, facts: Facts, rules: Rules) -> None:
             )
         else:
             plan.keep("server", row["name"], why)
+
+
+def _emptied(plan: Plan, row: Row, now: datetime.datetime, rules: Rules) -> None:
+    """One that answers is asked; by its files nobody knows what a running server holds."""
+    since, answer = row["emptied"], row["answer"] or {"problem": "it was not asked"}
+    due = since + datetime.timedelta(hours=rules.emptied_hours)
+    if due > now:
+        plan.keep("server", row["name"], "it was emptied, and is kept until {0}".format(_told(due)))
+    elif "databases" not in answer:
+        plan.keep("server", row["name"], "it was emptied, and does not answer ({0})".format(str(answer["problem"]).rstrip(".")[:300]))
+    elif answer["databases"]:
+        plan.keep("server", row["name"], "its tenant is gone, and it holds {0}".format(_list(answer["databases"])))
+    else:
+        why = "its tenant is gone since {0}; it answers and holds no database".format(_told(since))
+        plan.take("deprovision", "server", row["name"], since, why, emptied=True)
 
 
 def _why_server_stays(row: Row, now: datetime.datetime, rules: Rules) -> str:

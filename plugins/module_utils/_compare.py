@@ -20,6 +20,7 @@ from ._compare_objects import OBJECTS
 from ._compare_rows import COUNT, RECORD, TEXT, Content, read_content
 from ._compare_session import Login, Side, psycopg2, reparsed
 from ._compare_tables import TABLES
+from ._copy_pulse import Pulse, watching
 from ._errors import PoolsError
 
 PROVED_TABLES = 5000
@@ -84,7 +85,9 @@ def compare(source: Login, target: Login, options: Mapping[str, Any]) -> Dict[st
             raise PoolsError("{0} is {1}.".format(option, options[option]), "Give a number from {0} to 1000.".format(lowest))
     started = time.monotonic()
     given_up = threading.Event()
+    source, target = (one._replace(pulse=Pulse(one.where, one.params, one.database)) for one in (source, target))
     with contextlib.ExitStack() as stack:
+        stack.enter_context(watching(source.pulse, target.pulse))
         seen = []
         for one in (source, target):
             side = Side(one, given_up)

@@ -11,6 +11,7 @@ import threading
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence
 
 from . import _connection
+from ._copy_pulse import Pulse
 from ._errors import PoolsError
 
 try:
@@ -63,6 +64,7 @@ class Login(NamedTuple):
     params: Mapping[str, Any]
     database: str
     owner: Optional[str]
+    pulse: Optional[Pulse] = None
 
     @property
     def where(self) -> str:
@@ -76,12 +78,14 @@ def open_session(login: Login) -> Any:
 
     :raises PoolsError: the server cannot be reached, or has no such database.
     """
-    # A server that fell silent is noticed within two minutes, however long its queries may take.
+    # A session that was cut off alone is noticed within two minutes, however long its queries may take; a server that fell silent by its pulse.
     extra = dict({"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 9}, **(login.params.get("connect_params") or {}))
     # Only as an option of the connection does role=none come before what ALTER ROLE … SET role says.
     extra.update(client_encoding="UTF8", options="{0} -c role=none".format(extra.get("options", "")).strip())
     connection = _connection.connect(dict(login.params, connect_params=extra), login.database)
     connection.autocommit = True
+    if login.pulse:
+        login.pulse.watch(connection)
     with connection.cursor() as cursor:
         # Each server takes those that it knows; and somebody who is no superuser shall be told that, not that he may not set one of them.
         cursor.execute(

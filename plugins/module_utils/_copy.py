@@ -19,6 +19,7 @@ from ._copy_clients import find
 from ._copy_plan import Problem
 from ._copy_preflight import Findings, Preflight
 from ._copy_progress import Listener, Progress
+from ._copy_pulse import Pulse, watching
 from ._copy_session import Side, rows
 from ._copy_steps import Check, Orders, Steps
 from ._errors import PoolsError
@@ -73,13 +74,14 @@ def copy(source: Side, target: Side, orders: Orders, listener: Optional[Listener
 
     :raises PoolsError: it failed; then the target is left as it is, for :func:`clean`.
     """
-    with _open(source, target) as (inside, server):
+    source, target = (one._replace(pulse=Pulse(one.where, one.login, SERVER_DATABASE)) for one in (source, target))
+    with watching(source.pulse, target.pulse, check=go_on) as all_well, _open(source, target) as (inside, server):
         with _tenant_sql.lock(server, target.database), Progress(orders.progress_file or "", listener) as progress:
             progress.enter("preflight")
             found = _look(source, target, orders, inside, server)
             if found.problems:
                 return dict(_NOTHING, **_told(found), changed=False)
-            job = Steps(source, target, orders, found, inside, server, progress, go_on)
+            job = Steps(source, target, orders, found, inside, server, progress, all_well)
             try:
                 job.run()
             finally:

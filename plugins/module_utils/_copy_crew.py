@@ -11,6 +11,7 @@ import time
 from collections import deque
 from typing import Any, Callable, Deque, Iterable, List, Optional, Sequence
 
+from ._copy_pulse import cut
 from ._errors import PoolsError
 
 try:
@@ -22,7 +23,7 @@ _LOOK_SECONDS = 0.2
 
 
 class Crew:
-    """Workers are whatever the tasks are called with; *connections* are theirs, so that they can be canceled."""
+    """Workers are whatever the tasks are called with; *connections* are theirs, so that they can be cut."""
 
     def __init__(self, deadline: float, check: Callable[[], None] = lambda: None) -> None:
         """*check* raises a PoolsError when there is no more use in going on."""
@@ -54,7 +55,8 @@ class Crew:
                 self._fail(error)
             if self._stop.is_set() and not told:
                 told = True
-                _cancel(connections)
+                for connection in connections:
+                    cut(connection)
             for thread in threads:
                 thread.join(_LOOK_SECONDS / len(threads))
         if self._failure:
@@ -75,12 +77,6 @@ class Crew:
         with self._first:
             self._failure = self._failure or error
         self._stop.set()
-
-
-def _cancel(connections: Sequence[Any]) -> None:
-    for connection in connections:
-        with contextlib.suppress(psycopg2.Error):
-            connection.cancel()
 
 
 def close(connections: List[Any]) -> None:

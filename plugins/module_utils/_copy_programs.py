@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence, Tuple
 from . import _connection
 from ._copy_clients import Clients
 from ._copy_options import without_own_options
-from ._copy_session import APPLICATION_NAME, OPTIONS, Side
+from ._copy_session import APPLICATION_NAME, KEEPALIVES, OPTIONS, Side
 from ._errors import PoolsError
 from ._tenant_sql import LOCK_TIMEOUT_SECONDS
 
@@ -24,6 +24,10 @@ _ALL_BUT_ROWS = ("--section=pre-data", "--section=post-data", "--no-blobs")
 _LEFT_OUT = ("--no-publications", "--no-subscriptions")
 _FIRST = re.compile(r"^\d+; \d+ \d+ SCHEMA ")
 _EXTENSION = re.compile(r"^\d+; \d+ \d+ EXTENSION ")
+# Attaching a partition's index locks tables and indexes in another order than a foreign key, a trigger or a plan over the same partitions does: beside
+# these, two jobs of pg_restore wait for one another, and one is ended. So it comes alone, and after it whatever needs all indexes or is for the end.
+_ATTACHED = re.compile(r"^\d+; \d+ \d+ INDEX ATTACH ")
+_AFTER_INDEXES = re.compile(r"^\d+; \d+ \d+ (FK CONSTRAINT|COMMENT|SECURITY LABEL|EVENT TRIGGER|MATERIALIZED VIEW DATA) ")
 # From 17 on pg_restore sets it, and a server before 17 knows no such thing. No harm is done.
 _UNKNOWN_SETTING = 'unrecognized configuration parameter "transaction_timeout"'
 _SHOWN_LINES = 12
@@ -71,7 +75,14 @@ class Programs:
 
     def restore_rest(self, jobs: int) -> None:
         """Indexes, constraints, triggers, policies; matviews are filled."""
-        self._restore(["--section=post-data", "--jobs={0}".format(jobs), _path(self._archive)], "building indexes and constraints")
+        turns: List[List[str]] = [[], [], []]
+        for line in self._listed():
+            turns[1 if _ATTACHED.match(line) else 2 if _AFTER_INDEXES.match(line) else 0].append(line)
+        for doing, lines, at_once in zip(("building indexes", "attaching indexes", "building constraints"), turns, (jobs, 1, jobs)):
+            if lines:
+                with _kept("\n".join(lines) + "\n") as listed:
+                    arguments = ["--section=post-data", "--jobs={0}".format(at_once), "--use-list=" + _path(listed), _path(self._archive)]
+                    self._restore(arguments, doing, listed)
 
     def stream_large_objects(self, snapshot: str, stopped: Callable[[], bool]) -> None:
         """Large objects with owner, grants and comment, from server to server."""
@@ -197,7 +208,7 @@ def _login(side: Side) -> Tuple[Dict[str, Any], str]:
     """libpq's words for it, and the password by itself."""
     known: Dict[str, Any] = _connection.libpq_arguments(side.login)
     password = known.pop("password", None) or os.environ.get("PGPASSWORD", "")
-    known.update(dbname=side.database, connect_timeout=_connection.DEFAULT_CONNECT_TIMEOUT, fallback_application_name=APPLICATION_NAME)
+    known.update(dbname=side.database, connect_timeout=_connection.DEFAULT_CONNECT_TIMEOUT, fallback_application_name=APPLICATION_NAME, **KEEPALIVES)
     return known, password
 
 

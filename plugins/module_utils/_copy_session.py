@@ -1,7 +1,7 @@
 # Copyright (c) 2026 The saasodoo.postgres_pools authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Sessions of a copy: they keep to one encoding, no limit of the tenant's ends them, and a failure names its side."""
+"""Sessions of a copy: they keep to one encoding, no limit of the tenant's ends them, a dead network does, and a failure names its side."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import contextlib
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence
 
 from . import _tenant_sql
+from ._copy_pulse import Pulse
 from ._errors import PoolsError
 
 try:
@@ -22,12 +23,16 @@ except ImportError:
 # last is waited for: a server that crashes before that has only a part of a copy anyway.
 OPTIONS = (
     "-c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0 -c statement_timeout=0 -c default_transaction_read_only=off "
-    "-c role=none -c row_security=off -c synchronize_seqscans=off -c synchronous_commit=off"
+    "-c role=none -c row_security=off -c synchronize_seqscans=off -c synchronous_commit=off "
+    # A server that lost its client without a word lets go of locks and of the database within a minute.
+    "-c client_connection_check_interval=5s -c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
 )
 _WRITING = "SET datestyle = ISO; SET intervalstyle = postgres; SET extra_float_digits = 3; SET xmloption = content; SET lc_monetary = 'C'"
 APPLICATION_NAME = "postgres_pools database_copy"
-# What ends a session that has been cut off without a word.
-_KEEPALIVES = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 6}
+# What ends a session that has been cut off alone and without a word, as by a firewall that forgot it; a server that is out of reach altogether is
+# found by its pulse, and sooner. tcp_user_timeout, in milliseconds, decides for idle sessions too. It also ends one that a live server was too busy
+# to read from for so long, as when its disk stalls, and so is no shorter.
+KEEPALIVES = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 6, "tcp_user_timeout": 120000}
 
 
 class Side(NamedTuple):
@@ -37,6 +42,7 @@ class Side(NamedTuple):
     login: Mapping[str, Any]
     database: str
     owner: str
+    pulse: Optional[Pulse] = None
 
     @property
     def where(self) -> str:
@@ -47,8 +53,10 @@ class Side(NamedTuple):
 
         :raises PoolsError: the server cannot be reached, refuses the login or has no such database.
         """
-        extra = dict(_KEEPALIVES, options=OPTIONS, application_name=APPLICATION_NAME)
+        extra = dict(KEEPALIVES, options=OPTIONS, application_name=APPLICATION_NAME)
         connection = _tenant_sql.connect(dict(self.login, connect_params=extra), self.database if database is None else database)
+        if self.pulse:
+            self.pulse.watch(connection)
         with connection.cursor() as cursor:
             if connection.server_version >= 170000:
                 cursor.execute("SET transaction_timeout = 0")

@@ -13,6 +13,7 @@ from typing import Any, Callable, List
 
 from ._copy_plan import Part, Table
 from ._copy_progress import Progress
+from ._copy_pulse import cut
 from ._copy_session import Side
 
 try:
@@ -57,6 +58,7 @@ class Stream:
         self._source_side = source
         self._target_side = target
         self._progress = progress
+        self._ended = threading.Event()
         self._source = source.on_snapshot(snapshot, encoding)
         try:
             self._target = target.connect(encoding=encoding)
@@ -90,8 +92,8 @@ class Stream:
         except (psycopg2.Error, _OtherEndError) as error:
             of_target.append(error)
             # Else it would go on reading the table for nobody.
-            with contextlib.suppress(psycopg2.Error):
-                self._source.cancel()
+            self._ended.set()
+            cut(self._source)
         finally:
             os.close(reading)
             sender.join()
@@ -110,11 +112,10 @@ class Stream:
         except BrokenPipeError:
             # The target ended first, and says why.
             return
-        except psycopg2.errors.QueryCanceled:
-            # Canceled by the other half, or by a crew that stops: neither is the cause.
-            return
         except Exception as error:  # pylint: disable=broad-exception-caught
-            errors.append(error)
+            # Cut by the other half, it is not the cause.
+            if not self._ended.is_set():
+                errors.append(error)
 
     def _receive(self, part: Part, inlet: _Inlet) -> None:
         with self._target, self._target.cursor() as cursor:

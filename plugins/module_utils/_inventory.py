@@ -20,7 +20,7 @@ except ImportError:
     pass  # _connection reports it with the reason
 
 # The highest migration in roles/inventory_db/files/migrations that this code was written against.
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 # Any number that no other program takes in this database; one lock for "is there really no room".
 _PLACEMENT_LOCK = 0x706F6F6C73
@@ -173,7 +173,7 @@ class Inventory:
     def allocations(self, instance_ids: Sequence[str], live: bool = True) -> List[Dict[str, Any]]:
         """Allocations of instances with their encrypted passwords; with *live* false, each instance's whole history, newest first."""
         return self.rows(
-            "SELECT {0}, a.password_encrypted, a.next_password_encrypted, s.admin_user, s.admin_password_encrypted,"
+            "SELECT {0}, a.application, a.password_encrypted, a.next_password_encrypted, s.admin_user, s.admin_password_encrypted,"
             " s.server_type, s.status_reason AS server_reason, {1}"
             " FROM db_allocations a JOIN db_servers s ON s.id = a.server_id WHERE a.instance_id = ANY (%(ids)s::uuid[])"
             " AND (NOT %(live)s OR a.status IN ('reserved', 'active', 'migrating', 'releasing'))"

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Mapping, Tuple
 
-from . import _moving_plan, _moving_steps, _names
+from . import _application_described, _application_record, _moving_plan, _moving_steps, _names
 from ._allocation import NEW_SERVER_OPTIONS, tenant_databases, with_login
 from ._candidates import IN_THE_MAKING
 from ._errors import PoolsError
 from ._inventory import CA_CERTIFICATE, Inventory, plain
 from ._lifecycle import MADE
 from ._making import refuse_other_key
-from ._moving_lease import open_move, read, take
+from ._moving_lease import open_move, read, take, unfinished_move
 from ._secrets import Cipher
 
 _HIDDEN = ("allocation_status", "target_status", "target_reason", "leased")
@@ -23,7 +23,7 @@ OPTIONS: Dict[str, Any] = dict(
     state=dict(
         type="str",
         default="planned",
-        choices=["planned", "renewed", "preparing", "copying", "verifying", "cutover", "completed", "rolled_back", "returning"],
+        choices=["planned", "renewed", "preparing", "copying", "verifying", "cutover", "completed", "rolled_back", "returned", "returning"],
     ),
     lease=dict(type="str"),
     lease_seconds=dict(type="int", default=20),
@@ -39,12 +39,15 @@ OPTIONS: Dict[str, Any] = dict(
     wait_timeout=dict(type="int", default=0),
     proof=dict(type="dict"),
     retention_days=dict(type="float", default=7.0),
+    application=dict(type="dict"),
     writes_stopped=dict(type="bool", default=False),
+    writes_resumed=dict(type="bool", default=False),
+    unfinished=dict(type="bool", default=False),
     reason=dict(type="str"),
     steps=dict(type="list", elements="dict", default=[]),
     progress=dict(type="dict"),
 )
-_STEPS = ("renewed", "preparing", "copying", "verifying", "cutover", "completed", "rolled_back")
+_STEPS = ("renewed", "preparing", "copying", "verifying", "cutover", "completed", "rolled_back", "returned")
 RULES: Dict[str, Any] = dict(required_if=[("state", state, ("lease",)) for state in _STEPS] + [("state", "rolled_back", ("reason",))])
 
 
@@ -52,10 +55,15 @@ def work(params: Mapping[str, Any], inventory: Inventory, cipher: Cipher) -> Dic
     """Take the move to the state asked for; the module's result."""
     instance_id = _names.parse_uuid(params["instance_id"], "instance_id")
     _refuse_bad(params)
+    if params["application"] is not None:
+        params = dict(params, application=_application_described.described(params["application"]))
+        _application_record.refuse_password_of(inventory, cipher, instance_id, params["application"])
     if params["state"] == "planned":
         return _planned(params, inventory, cipher, instance_id)
     if params["state"] == "returning":
-        found, move = _moving_steps.returning(inventory, instance_id, params["lease"], params["lease_seconds"])
+        found, move = _moving_steps.returning(inventory, instance_id, params["lease"], params["lease_seconds"], params["application"])
+        if found:
+            _application_record.give(inventory, move, params["application"])
         return _result(inventory, move, _shown(move), changed=not found, found=found)
     changed, move = _moving_steps.step(params, inventory, instance_id)
     return _result(inventory, move, _shown(move), changed=changed, found=True)
@@ -77,7 +85,7 @@ def _planned(params: Mapping[str, Any], inventory: Inventory, cipher: Cipher, in
     refuse_other_key(inventory, cipher)
     # More than one turn only when the move that was found ends, or begins, at this very moment.
     for _turn in range(3):
-        move = open_move(inventory, instance_id)
+        move = open_move(inventory, instance_id) or unfinished_move(inventory, instance_id)
         found = move is not None
         if move is None:
             planned = _moving_plan.plan(params, inventory, cipher, instance_id)
@@ -97,10 +105,12 @@ def _planned(params: Mapping[str, Any], inventory: Inventory, cipher: Cipher, in
             if taken is None:
                 continue
             lease = taken
+            _application_record.give(inventory, move, params["application"])
         if found and move["status"] == "planned" and move["target_status"] not in IN_THE_MAKING + MADE:
             _moving_plan.give_up(inventory, move)
             continue
-        if found and (params["target"] not in (None, move["target"]) or params["plan_tier"] not in (None, move["plan_tier"])):
+        asks_for_another = params["target"] not in (None, move["target"]) or params["plan_tier"] not in (None, move["plan_tier"])
+        if found and asks_for_another and move["status"] != "rolled_back":
             warnings.append(
                 "Instance {0} is in the middle of a move to {1} with plan {2}, which goes on; what was asked for now comes after it.".format(
                     instance_id, move["target"], move["plan_tier"]

@@ -22,13 +22,16 @@ except ImportError:
 _POLL_SECONDS = 0.25
 # A move on its way back is completed, and open all the same.
 OPEN = "(m.status NOT IN ('completed', 'rolled_back') OR m.returning_at IS NOT NULL)"
+# One whose way back is recorded, and of whom a run still has to let the tenant in and to take the copy away.
+UNFINISHED = "(m.status = 'rolled_back' AND m.lease_expires_at IS NOT NULL)"
+HELD = "({0} OR {1})".format(OPEN, UNFINISHED)
 MOVES = """
 SELECT m.id::text, m.allocation_id::text, a.instance_id::text, m.mode, m.status, m.status_reason, source.name AS source, target.name AS target,
     target.status AS target_status, target.status_reason AS target_reason, a.database_name AS database, m.source_database, m.plan_tier,
     m.requires_dedicated, m.connections, m.storage_bytes, m.source_plan_tier, m.source_requires_dedicated, m.source_connections,
     m.source_storage_bytes, m.lease_holder::text AS lease, m.lease_actor, m.lease_expires_at,
     coalesce(m.lease_expires_at > clock_timestamp(), false) AS leased, m.steps, m.progress, m.proof, m.retained_until, m.created_at, m.created_by,
-    m.started_at, m.writes_stopped_at, m.cutover_at, m.returning_at, m.ended_at, m.updated_at, a.status AS allocation_status
+    m.started_at, m.writes_stopped_at, m.cutover_at, m.returning_at, m.ended_at, m.updated_at, m.application, a.status AS allocation_status
 FROM db_tenant_migrations m JOIN db_allocations a ON a.id = m.allocation_id
 JOIN db_servers source ON source.id = m.source_server_id JOIN db_servers target ON target.id = m.target_server_id
 """
@@ -36,7 +39,7 @@ _RENEW = """
 UPDATE db_tenant_migrations m SET lease_expires_at = clock_timestamp() + %(seconds)s * interval '1 second',
     progress = coalesce(%(progress)s::jsonb, m.progress)
 WHERE m.id = %(id)s::uuid AND m.lease_holder = %(lease)s::uuid AND {0} RETURNING m.id
-""".format(OPEN)
+""".format(HELD)
 
 
 def open_move(inventory: Inventory, instance_id: str, lock: bool = False) -> Optional[Dict[str, Any]]:
@@ -44,6 +47,14 @@ def open_move(inventory: Inventory, instance_id: str, lock: bool = False) -> Opt
     # Another that waits for the row sees what became of it, and not the row it waited for.
     return inventory.row(
         MOVES + "WHERE a.instance_id = %(instance)s AND {0} {1}".format(OPEN, "FOR NO KEY UPDATE OF m" if lock else ""), {"instance": instance_id}
+    )
+
+
+def unfinished_move(inventory: Inventory, instance_id: str, lock: bool = False) -> Optional[Dict[str, Any]]:
+    """The move of an instance that was rolled back, and of whose way back the last steps are still to be taken."""
+    return inventory.row(
+        MOVES + "WHERE a.instance_id = %(instance)s AND a.status = 'active' AND {0} {1}".format(UNFINISHED, "FOR NO KEY UPDATE OF m" if lock else ""),
+        {"instance": instance_id},
     )
 
 
@@ -69,14 +80,14 @@ def take(inventory: Inventory, found: Mapping[str, Any], lease: Optional[str], s
             "UPDATE db_tenant_migrations m SET lease_holder = CASE WHEN lease_holder = %(lease)s::uuid THEN lease_holder ELSE gen_random_uuid() END,"
             " lease_actor = %(actor)s, lease_expires_at = clock_timestamp() + %(seconds)s * interval '1 second' WHERE id = %(id)s::uuid AND {0} AND"
             " (lease_holder = %(lease)s::uuid OR lease_expires_at IS NULL OR lease_expires_at <= clock_timestamp())"
-            " RETURNING lease_holder::text AS lease".format(OPEN),
+            " RETURNING lease_holder::text AS lease".format(HELD),
             {"id": found["id"], "lease": lease, "actor": actor()[:63], "seconds": seconds},
         )
         if taken:
             if taken["lease"] != found["lease"]:
                 _record_take_over(inventory, found)
             return str(taken["lease"])
-        now = inventory.row(MOVES + "WHERE m.id = %(id)s::uuid AND {0}".format(OPEN), {"id": found["id"]})
+        now = inventory.row(MOVES + "WHERE m.id = %(id)s::uuid AND {0}".format(HELD), {"id": found["id"]})
         if now is None:
             return None
         if lease and now["lease"] != lease:

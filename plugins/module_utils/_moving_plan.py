@@ -10,7 +10,7 @@ import time
 import uuid
 from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
-from . import _moving_place, _names
+from . import _moving_place, _moving_size, _names
 from ._allocation import RETRY_AFTER, tenant_databases, with_login
 from ._candidates import IN_THE_MAKING
 from ._connection import actor
@@ -18,7 +18,7 @@ from ._errors import PoolsError
 from ._inventory import Inventory
 from ._lifecycle import MADE
 from ._making import NewServer, claim_making
-from ._moving_lease import read, renew
+from ._moving_lease import read, renew, unfinished_move
 from ._moving_place import Wanted
 from ._secrets import Cipher
 from ._tenant import OWNER_SUFFIX
@@ -34,6 +34,8 @@ def plan(params: Mapping[str, Any], inventory: Inventory, cipher: Cipher, instan
     :raises PoolsError: the instance cannot be moved, or there is no room for it.
     """
     plans = inventory.plans()
+    # Before anything is locked: a server that does not answer takes its time.
+    params = dict(params, size_bytes=_moving_size.size_where_it_matters(params, inventory, cipher, instance_id, plans))
     new = NewServer.from_options(params["new_server"]) if params["new_server"] else None
     with inventory.transaction():
         inventory.execute(
@@ -41,7 +43,7 @@ def plan(params: Mapping[str, Any], inventory: Inventory, cipher: Cipher, instan
             {"id": instance_id},
         )
         allocation = _movable(inventory, instance_id)
-        if allocation is None:
+        if allocation is None or unfinished_move(inventory, instance_id):
             return None
         wanted = _moving_place.wanted_from(params, allocation, plans)
         is_there = params["target"] == allocation["server"]
@@ -84,8 +86,9 @@ def _insert(params: Mapping[str, Any], inventory: Inventory, allocation: Mapping
     tail = "_moved_{0}".format(uuid.UUID(made).hex[:12])
     inventory.execute(
         "INSERT INTO db_tenant_migrations (id, allocation_id, source_server_id, target_server_id, mode, status_reason, plan_tier, requires_dedicated,"
-        " connections, storage_bytes, source_database, lease_holder, lease_actor, lease_expires_at) VALUES (%(id)s::uuid, %(allocation)s::uuid,"
+        " connections, storage_bytes, source_database, application, lease_holder, lease_actor, lease_expires_at) VALUES (%(id)s::uuid, %(allocation)s::uuid,"
         " %(source)s::uuid, %(target)s::uuid, %(mode)s, %(reason)s, %(plan_tier)s, %(dedicated)s, %(connections)s, %(storage)s, %(aside)s,"
+        " %(application)s::jsonb,"
         " gen_random_uuid(), %(actor)s, clock_timestamp() + %(seconds)s * interval '1 second')",
         {
             "id": made,
@@ -99,6 +102,7 @@ def _insert(params: Mapping[str, Any], inventory: Inventory, allocation: Mapping
             "connections": wanted.connections,
             "storage": wanted.storage_bytes,
             "aside": allocation["database"][: _names.MAX_IDENTIFIER_BYTES - len(OWNER_SUFFIX) - len(tail)] + tail,
+            "application": json.dumps(allocation["application"] if params["application"] is None else params["application"]),
             "actor": actor()[:63],
             "seconds": params["lease_seconds"],
         },

@@ -11,7 +11,8 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from ._connection import actor
 from ._errors import PoolsError
 from ._inventory import Inventory
-from ._moving_lease import MOVES, OPEN, last_move, open_move, take, taken_over
+from ._moving_lease import HELD, MOVES, last_move, open_move, take, taken_over, unfinished_move
+from ._moving_times import timed
 
 try:
     import psycopg2
@@ -39,8 +40,12 @@ def no_room_to_return(move: Mapping[str, Any], error: psycopg2.Error) -> PoolsEr
     )
 
 
-def returning(inventory: Inventory, instance_id: str, lease: Optional[str], seconds: int) -> Tuple[bool, Dict[str, Any]]:
+def returning(
+    inventory: Inventory, instance_id: str, lease: Optional[str], seconds: int, application: Optional[Mapping[str, Any]] = None
+) -> Tuple[bool, Dict[str, Any]]:
     """Take on the way back of the last move: the tenant is migrating again, and its old place is held. Whether one was found begun.
+
+    Without *application* it is the one that the allocation has by now, else that of the move.
 
     :raises PoolsError: there is nothing to go back to or no room for it; or another run is at it.
     """
@@ -59,15 +64,23 @@ def returning(inventory: Inventory, instance_id: str, lease: Optional[str], seco
         raise PoolsError("Instance {0} was never moved.".format(instance_id), "Check instance_id.")
     if last["status"] == "rolled_back" and last["allocation_status"] == "active":
         # A run that ended just after this step left the rest of the way to do: opening the old place, and taking the copy away.
+        if last["lease_expires_at"]:
+            take(inventory, last, lease, seconds)
         return True, last
     _refuse_no_way_back(instance_id, last)
     try:
         with inventory.transaction():
             begun = inventory.row(
                 "UPDATE db_tenant_migrations m SET returning_at = now(), lease_holder = gen_random_uuid(), lease_actor = %(actor)s,"
-                " lease_expires_at = clock_timestamp() + %(seconds)s * interval '1 second'"
+                " lease_expires_at = clock_timestamp() + %(seconds)s * interval '1 second', application = coalesce(%(application)s::jsonb,"
+                " (SELECT nullif(a.application, '{}') FROM db_allocations a WHERE a.id = m.allocation_id), m.application)"
                 " WHERE id = %(id)s::uuid AND status = 'completed' AND returning_at IS NULL AND retained_until > now() RETURNING id",
-                {"id": last["id"], "actor": actor()[:63], "seconds": seconds},
+                {
+                    "id": last["id"],
+                    "actor": actor()[:63],
+                    "seconds": seconds,
+                    "application": None if application is None else json.dumps(application),
+                },
             )
     except psycopg2.errors.CheckViolation as error:
         if error.diag.constraint_name in _CAPACITIES:
@@ -90,7 +103,7 @@ def _refuse_no_way_back(instance_id: str, last: Mapping[str, Any]) -> None:
     if last["retained_until"] is None:
         raise PoolsError(
             "The source of the last move of instance {0}, on {1}, was dropped.".format(instance_id, last["source"]),
-            "Move the instance to {0} with playbooks/migrate.yml instead.".format(last["source"]),
+            "Move the instance anew, with playbooks/migrate.yml, or with playbooks/change_plan.yml where its plan is another one by now.",
         )
 
 
@@ -99,7 +112,7 @@ def own(inventory: Inventory, instance_id: str, lease: str) -> Tuple[Dict[str, A
 
     :raises PoolsError: the instance has no move, or it is another run's.
     """
-    found = open_move(inventory, instance_id, lock=True)
+    found = open_move(inventory, instance_id, lock=True) or unfinished_move(inventory, instance_id, lock=True)
     if found:
         if found["lease"] != lease:
             raise taken_over(found)
@@ -128,7 +141,7 @@ def step(params: Mapping[str, Any], inventory: Inventory, instance_id: str) -> T
     with inventory.transaction():
         move, is_open = own(inventory, instance_id, params["lease"])
         if not is_open:
-            if move["status"] == wanted:
+            if move["status"] == wanted or (move["status"], wanted) == ("rolled_back", "returned"):
                 return False, move
             raise PoolsError(
                 "The move of instance {0} has ended: it is {1}{2}.".format(
@@ -137,8 +150,12 @@ def step(params: Mapping[str, Any], inventory: Inventory, instance_id: str) -> T
                 "Plan a new one.",
             )
         assignments, values = _changes(params, move, wanted)
+        if params["steps"]:
+            now = inventory.rows("SELECT clock_timestamp() AS now")[0]["now"]
+            assignments.append("steps = m.steps || %(steps)s::jsonb")
+            values["steps"] = json.dumps(timed(params["steps"], move, now))
         try:
-            inventory.execute("UPDATE db_tenant_migrations m SET {0} WHERE id = %(id)s::uuid AND {1}".format(", ".join(assignments), OPEN), values)
+            inventory.execute("UPDATE db_tenant_migrations m SET {0} WHERE id = %(id)s::uuid AND {1}".format(", ".join(assignments), HELD), values)
         except psycopg2.errors.CheckViolation as error:
             if error.diag.constraint_name in _CAPACITIES:
                 raise no_room_to_return(move, error) from error
@@ -150,12 +167,16 @@ def _changes(params: Mapping[str, Any], move: Mapping[str, Any], wanted: str) ->
     proof = dict(move["proof"] or {}, **(params["proof"] or {}))
     values: Dict[str, Any] = {"id": move["id"], "status": wanted, "seconds": params["lease_seconds"]}
     assignments = []
-    if wanted != "renewed" and move["status"] != wanted:
+    if wanted not in ("renewed", "returned") and move["status"] != wanted:
         _refuse_out_of_turn(move, wanted, proof)
         assignments.append("status = %(status)s")
     elif move["returning_at"] and wanted == "completed":
         assignments.append("returning_at = NULL")
-    if wanted in ("completed", "rolled_back"):
+    if wanted == "returned" and move["status"] != "rolled_back":
+        raise PoolsError(
+            "The move of instance {0} is {1}, so its way back has no end yet.".format(move["instance_id"], move["status"]), "Roll it back first."
+        )
+    if wanted in ("completed", "returned") or (wanted == "rolled_back" and not params["unfinished"]):
         # The holder stays, so that the same call again knows its own.
         assignments.append("lease_expires_at = NULL")
     else:
@@ -168,7 +189,9 @@ def _changes(params: Mapping[str, Any], move: Mapping[str, Any], wanted: str) ->
     if proof != (move["proof"] or {}):
         assignments.append("proof = %(proof)s::jsonb")
         values["proof"] = json.dumps(proof)
-    if wanted in ("completed", "rolled_back") and "downtime_seconds" not in proof:
+    # One that did not work in the new place could not write until it was back.
+    again = wanted == "rolled_back" and move["status"] == "cutover"
+    if again or ((params["writes_resumed"] or wanted in ("completed", "rolled_back")) and "downtime_seconds" not in proof):
         assignments.append(
             "proof = CASE WHEN m.writes_stopped_at IS NULL THEN {0} ELSE coalesce({0}, '{{}}') || jsonb_build_object('downtime_seconds',"
             " round(extract(epoch FROM clock_timestamp() - m.writes_stopped_at)::numeric, 1)) END".format(
@@ -181,9 +204,6 @@ def _changes(params: Mapping[str, Any], move: Mapping[str, Any], wanted: str) ->
     if params["reason"]:
         assignments.append("status_reason = %(reason)s")
         values["reason"] = params["reason"]
-    if params["steps"]:
-        assignments.append("steps = m.steps || %(steps)s::jsonb")
-        values["steps"] = json.dumps([one for one in params["steps"] if one not in move["steps"]])
     if params["progress"] is not None:
         assignments.append("progress = %(progress)s::jsonb")
         values["progress"] = json.dumps(params["progress"])
@@ -199,6 +219,8 @@ def _refuse_out_of_turn(move: Mapping[str, Any], wanted: str, proof: Mapping[str
         )
     if wanted == "rolled_back":
         return
+    if move["status"] == "rolled_back":
+        raise PoolsError("The move of instance {0} was rolled back; {1} is no step of that.".format(move["instance_id"], wanted), "Plan a new one.")
     if STEPS.index(wanted) != STEPS.index(move["status"]) + 1:
         raise PoolsError(
             "The move of instance {0} is {1}, and {2} does not follow on that.".format(move["instance_id"], move["status"], wanted),

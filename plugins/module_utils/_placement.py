@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
-from . import _candidates, _names
+from . import _application_described, _candidates, _names
 from ._errors import PoolsError
 from ._inventory import Inventory
 from ._making import NewServer, make_server
@@ -27,12 +27,13 @@ RETURNING id"""
 
 @dataclass(frozen=True)
 class Request:
-    """What a caller asks for one instance."""
+    """What a caller asks for one instance. Without ``application`` the one that is recorded stays."""
 
     instance_id: str
     customer_id: str
     plan_tier: str
     require_dedicated: bool = False
+    application: Optional[Mapping[str, Any]] = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,9 @@ def requests_from(entries: Sequence[Mapping[str, Any]], plans: Mapping[str, Mapp
             if instance_id in seen:
                 raise PoolsError("instance_id {0} stands in entry {1} already.".format(instance_id, seen[instance_id]))
             seen[instance_id] = number
-            found.append(Request(instance_id, customer_id, str(tier), bool(entry.get("require_dedicated"))))
+            named = entry.get("application")
+            application = None if named is None else _application_described.described(named)
+            found.append(Request(instance_id, customer_id, str(tier), bool(entry.get("require_dedicated")), application))
         except PoolsError as error:
             problems.append(str(error) if len(entries) == 1 else "entry {0}: {1}".format(number, error))
     if problems:

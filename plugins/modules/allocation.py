@@ -38,6 +38,13 @@ options:
         description: A server of its own whatever the plan says.
         type: bool
         default: false
+      application:
+        description:
+          - The tenant's application, as the role C(tenant_application) takes it. It is kept with the allocation, also with one that was there before, and
+            every move stops it and gives it the new connection. Without it what was kept stays; an empty one is none.
+          - It must not hold a password; a secret is described by the part that it is to hold.
+        type: dict
+        version_added: 0.9.0
   instance_ids:
     description: UUIDs of the instances, instead of O(allocations), for the other states.
     type: list
@@ -110,6 +117,11 @@ EXAMPLES = r"""
       - instance_id: 0b6c5c1e-4a5f-4a7e-9c58-2f3d1e6a7b90
         customer_id: 7d1f0f4e-2f0b-4a38-8e53-7a5b1c9d2e10
         plan_tier: standard
+        application:
+          service: odoo_acme
+          env:
+            DB_HOST: host
+            DB_PORT: port
     state: reserved
     new_server:
       backend: process
@@ -164,6 +176,7 @@ allocations:
       server_status: active
       host: 127.0.0.1
       port: 15433
+      application: {service: odoo_acme, env: {DB_HOST: host, DB_PORT: port}}
 placements:
   description: For each new place, its server, and for every other server that was looked at (at most 50) why it was not chosen.
   returned: when O(state) is V(present) or V(reserved)

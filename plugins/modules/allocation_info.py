@@ -64,6 +64,7 @@ allocations:
       port: 15433
       database: odoo_7d1f0f4e2f0b4a38_0b6c5c1e
       user: odoo_7d1f0f4e2f0b4a38_0b6c5c1e_user
+      application: {service: odoo_acme, env: {DB_HOST: host, DB_PORT: port}}
 connections:
   description: For each active allocation C(instance_id), C(server), C(host), C(port), C(database), C(user), C(password), C(sslmode) and C(dsn);
     for a server with TLS also C(ca_certificate), the certificates of the authorities to trust, as PEM.

@@ -111,6 +111,7 @@ attributes:
     support: none
     description: There is nothing that would change; RV(differences) tells what differs.
 notes:
+  - A server that answers no login for 15 seconds ends the comparison.
   - "Rows are read on a snapshot, sequences and the catalogs' definitions as they are when their turn comes: a database that is written to meanwhile can
     differ from itself."
   - Where the majors differ, views that are written otherwise are made as temporary views on the newer server, in a transaction that is rolled back, to see

@@ -19,6 +19,8 @@ description:
     are made without login where they are missing, and left as they are where they are not.
   - The target's database is made anew. Until the copy is whole it has a connection limit of 0, which keeps out everybody but superusers, and a comment
     that says that it is unfinished. A broken-off copy is begun anew by the next O(state=present), and thrown away by O(state=absent).
+  - A server that answers no login for 15 seconds, as behind a network that swallows packets, ends the copy, within about 20 seconds of its falling silent.
+    A session that is cut off alone, as by a firewall that forgot it, is ended by TCP after two minutes.
   - Statistics are made. Publications and subscriptions are left out and reported.
   - Nothing is changed on the source. Its tables are locked against changes of their definition until their rows have been read; rows may be written
     meanwhile, but are not copied.

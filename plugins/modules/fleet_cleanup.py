@@ -51,6 +51,13 @@ options:
     description: Hours that what has no row must be old. Less than one hour counts as one.
     type: float
     default: 24
+  emptied_hours:
+    description:
+      - Hours that a server of one instance must have been without its tenant, which moved or was released, until it goes too. Nothing of a move or of a release
+        may be kept on it, and it must answer that it holds no database. V(0) keeps such servers.
+    type: float
+    default: 0
+    version_added: 0.9.0
   archive_days:
     description: Days that archives are kept.
     type: float
@@ -156,6 +163,14 @@ left:
   sample: []
 tenant_databases:
   description: The databases to be dropped, as M(saasodoo.postgres_pools.tenant_database) takes them, in the order of RV(items).
+  returned: when O(state=begun)
+  type: list
+  elements: dict
+  sample: []
+applications:
+  description:
+    - The applications that have no way back any more once their moved sources are dropped, for the role C(tenant_application) to let them forget it. Each
+      with C(migration_id), C(instance_id), C(application), and C(host), C(port) and C(database) of the source.
   returned: when O(state=begun)
   type: list
   elements: dict

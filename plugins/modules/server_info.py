@@ -54,7 +54,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 servers:
-  description: The servers, oldest first. With O(name), the server has its live allocations in C(tenants).
+  description: The servers, oldest first. With O(name), the server has its live allocations in C(tenants), each with the Swarm C(service) of its application.
   returned: success
   type: list
   elements: dict
@@ -122,7 +122,8 @@ def read(params, inventory, cipher):
         shown[0]["tenants"] = [
             plain(row)
             for row in inventory.rows(
-                'SELECT a.instance_id::text, a.customer_id::text, a.plan_tier, a.status, a.database_name AS database, a.role_name AS "user"'
+                'SELECT a.instance_id::text, a.customer_id::text, a.plan_tier, a.status, a.database_name AS database, a.role_name AS "user",'
+                " a.application ->> 'service' AS service"
                 " FROM db_allocations a JOIN db_servers s ON s.id = a.server_id WHERE s.name = %(name)s"
                 " AND a.status IN ('reserved', 'active', 'migrating', 'releasing') ORDER BY a.reserved_at",
                 {"name": name},

@@ -10,7 +10,8 @@ module: tenant_migration
 short_description: Record a tenant's move to another server, step by step
 version_added: 0.1.0
 description:
-  - Keeps the record of one tenant's move in the inventory database. It touches no tenant database. Whoever copies calls it before and after each step.
+  - Keeps the record of one tenant's move in the inventory database. It touches no tenant database, and asks its server for nothing but its size, where the
+    tenant is to have less storage. Whoever copies calls it before and after each step.
   - A move holds a place on its target from the beginning, so that the cutover cannot fail for want of room. Until it is completed it holds the place on the
     source too, and then the storage there until the source is dropped, so that there is a way back.
   - A run owns its move by a lease, RV(migration.lease), which it renews. The move of a run that died is taken over by the next one, where it was.
@@ -29,9 +30,11 @@ options:
       - V(rolled_back) ends the move with the tenant where it was. Before the cutover, and until it is completed, that always works.
       - V(returning) begins the way back of a completed move, as long as its source is retained. It holds the tenant's old place again, or says why it cannot.
         V(rolled_back) or V(completed) then ends it.
+      - V(returned) ends what V(rolled_back) with O(unfinished=true) left to do. Until then no other run begins a move of the tenant; one that comes after the
+        lease ran out is given this move with V(planned), RV(migration.status) V(rolled_back), to let the tenant in and to take the copy away.
       - V(renewed) renews the lease, and keeps O(progress), O(proof) and O(steps).
     type: str
-    choices: [planned, renewed, preparing, copying, verifying, cutover, completed, rolled_back, returning]
+    choices: [planned, renewed, preparing, copying, verifying, cutover, completed, rolled_back, returned, returning]
     default: planned
   lease:
     description:
@@ -51,7 +54,9 @@ options:
     description: Whether it is to have a server of its own whatever the plan says. Without it this stays as it is.
     type: bool
   size_bytes:
-    description: Size of the tenant's database, in bytes. Where it is given, less storage than that is refused.
+    description:
+      - Size of the tenant's database, in bytes. A plan with less storage than before, and less than this, is refused before anything is recorded.
+      - Without it the tenant's server is asked, where the plan has less storage than before.
     type: int
   target:
     description:
@@ -83,21 +88,41 @@ options:
   proof:
     description:
       - What the comparison of both databases found, kept with what was kept before. V(cutover) needs C(equal=true) in it.
-      - C(source_database) is added at the cutover, and C(downtime_seconds) at the end where it is not given and O(writes_stopped) was.
+      - C(source_database) is added at the cutover, and C(downtime_seconds) with O(writes_resumed), at the end at the latest, where it is not given and
+        O(writes_stopped) was.
     type: dict
   retention_days:
     description: Days from the cutover on that the source is kept for a way back.
     type: float
     default: 7
+  application:
+    description:
+      - The tenant's application, as the role C(tenant_application) takes it. It is kept with the move, for a later run, the way back and the cleanup.
+        With V(planned) and V(returning); what is wrong with it is refused before anything is recorded, and so is a password in it.
+      - Without it that of the allocation, which M(saasodoo.postgres_pools.allocation) records. An empty one is none.
+    type: dict
+    version_added: 0.9.0
   writes_stopped:
     description: Whether the application cannot write any more from now on. The first time is kept.
     type: bool
     default: false
+  writes_resumed:
+    description: Whether the tenant can write again from now on. The seconds since O(writes_stopped) are kept as C(downtime_seconds) of the proof.
+    type: bool
+    default: false
+    version_added: 0.9.0
+  unfinished:
+    description: With V(rolled_back), whether the tenant's old place is still to be opened, and the copy to be taken away. The lease goes on then.
+    type: bool
+    default: false
+    version_added: 0.9.0
   reason:
     description: Why the move is made, or was rolled back. V(rolled_back) needs it.
     type: str
   steps:
-    description: What was done, each with C(step), C(seconds) and C(detail), added to what was kept before. One that is kept already is not kept twice.
+    description:
+      - What was done, each with C(step), and where known C(seconds) and more, added to what was kept before. One that is kept already is not kept twice.
+      - One without C(seconds) gets those since the step before. Each is kept with C(at), when it was recorded.
     type: list
     elements: dict
     default: []
@@ -229,7 +254,7 @@ migration:
       description: What was done.
       type: list
       elements: dict
-      sample: [{step: copied, seconds: 41.2}]
+      sample: [{step: copied, seconds: 41.2, at: "2026-11-23T02:01:20.512+00:00"}]
     progress:
       description: How far the current step is.
       type: dict
@@ -238,6 +263,10 @@ migration:
       description: What the comparison found.
       type: dict
       sample: {equal: true, tables: 340}
+    application:
+      description: O(application) that the move works with; empty where there is none.
+      type: dict
+      sample: {service: odoo_acme, env: {DB_HOST: host}}
     created_at:
       description: When it was planned; so too C(started_at), C(writes_stopped_at), C(cutover_at), C(returning_at) and C(ended_at), null until then.
       type: str

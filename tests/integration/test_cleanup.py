@@ -273,6 +273,61 @@ def test_moved_sources(scratch: Environment) -> None:
     nothing_left(scratch)
 
 
+def test_applications_forget_where_they_were(scratch: Environment) -> None:
+    """When the source of a move is dropped there is no way back: what is kept beside an application's file for it goes too."""
+    tenants = instances(2)
+    settings = [scratch.home / "settled{0}.conf".format(number) for number in range(2)]
+    pool(scratch, "postgres-pool-source")
+    for tenant, file in zip(tenants, settings):
+        file.write_text("[options]\ndb_port = 1\n")
+        tenant["application"] = {"file": [{"path": str(file), "keys": {"db_port": "port"}}]}  # type: ignore[assignment]
+    scratch.play("allocate", {"allocations": tenants}).succeeded()
+    scratch.execute("UPDATE db_servers SET status = 'maintenance'")
+    target = pool(scratch, "postgres-pool-target")
+    scratch.execute("UPDATE db_servers SET status = 'active' WHERE status = 'maintenance'")
+    for tenant in tenants:
+        scratch.play("migrate", {"instance_id": tenant["instance_id"], "target": target["name"]}).succeeded()
+    former = [file.parent / ".{0}.postgres_pools.json".format(file.name) for file in settings]
+    assert all(file.exists() for file in former) and nothing_left(scratch) and all(file.exists() for file in former)
+    scratch.execute("UPDATE db_tenant_migrations SET retained_until = now() - interval '1 hour'")
+    # As if the second one's were a service, of a Swarm that nobody can ask: that is told, and the source goes all the same.
+    second = "(SELECT id FROM db_allocations WHERE instance_id = %s)"
+    scratch.execute(
+        "UPDATE db_tenant_migrations SET application = %s::jsonb WHERE allocation_id = " + second, (json.dumps({"service": "s"}), tenants[1]["instance_id"])
+    )
+    cleanup(scratch, "--check").succeeded()
+    assert all(file.exists() for file in former)
+    outcome = cleanup(scratch)
+    assert outcome.rc != 0 and [one["what"] for one in outcome.stats["failed"]] == ["application"], outcome.output
+    assert "tenant_application_manager must name a Swarm manager" in outcome.stats["failed"][0]["why"]
+    assert [one["what"] for one in outcome.stats["done"]] == ["moved source", "moved source"]
+    assert [file.exists() for file in former] == [False, True]
+    assert [file.read_text() for file in settings] == ["[options]\ndb_port = {0}\n".format(target["port"])] * 2
+    nothing_left(scratch)
+
+
+def test_a_dedicated_server_whose_tenant_is_gone(scratch: Environment) -> None:
+    first, second = (dict(one, plan_tier="premium") for one in instances(2))
+    scratch.play("allocate", {"allocations": [first, second]}).succeeded()
+    # One that waits for its tenant was emptied by nobody.
+    scratch.play("provision_dedicated", dict(instances(1)[0], plan_tier="premium")).succeeded()
+    scratch.play("release", {"instance_ids": [first["instance_id"]]}).succeeded()
+    soon = 1 / 3600
+    assert cleanup(scratch, emptied_hours=soon).succeeded().stats["done"] == [], "its database is kept"
+    scratch.execute("UPDATE db_allocations SET drop_after = now() - interval '1 hour' WHERE instance_id = %s", (first["instance_id"],))
+    assert [one["what"] for one in cleanup(scratch, emptied_hours=soon).succeeded().stats["done"]] == ["released database"]
+    nothing_left(scratch)
+    time.sleep(1)
+    check = unchanged_by_check(scratch, emptied_hours=soon)
+    outcome = cleanup(scratch, emptied_hours=soon).succeeded()
+    same(check, outcome)
+    name = "postgres-dedicated-" + first["instance_id"][:8]
+    assert names(outcome) == [name] and "it answers and holds no database" in outcome.stats["done"][0]["why"]
+    assert sorted(server["status"] for server in scratch.servers()) == ["active", "deprovisioned", "full"]
+    assert row(scratch, name)["status"] == "deprovisioned" and not Path(row(scratch, name)["storage_path"]).exists()
+    nothing_left(scratch, emptied_hours=soon)
+
+
 def quarantined(scratch: Environment, server: Dict[str, Any], name: str, aside: str) -> None:
     password = scratch.cipher().decrypt(server["admin_password_encrypted"], server["name"])
     run(

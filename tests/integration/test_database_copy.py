@@ -8,13 +8,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple
+from typing import Any, Dict, Iterator, List
 
 import pytest
 import zoo_fixture
@@ -24,10 +22,12 @@ from ansible_collections.saasodoo.postgres_pools.plugins.module_utils import (
     _copy_clients,
     _copy_plan,
     _copy_preflight,
+    _copy_programs,
     _copy_steps,
 )
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._tenant_report import answer, arrange
 from copy_fixture import Pair, pairs, parameters, running_pair
+from picture_fixture import Picture, around, picture, refresh, rows
 
 ROOT = Path(__file__).resolve().parents[2]
 DATABASE, OWNER = 'Copied "db"', "copied_user"
@@ -77,81 +77,9 @@ def one(server: Any, database: str, statement: str, *values: Any) -> Any:
         return cursor.fetchone()[0]
 
 
-class Picture(NamedTuple):
-    schema: List[str]
-    rows: Dict[str, Any]
-    around: Dict[str, Any]
-
-
-def picture(pair: Pair, server: Any, database: str) -> Picture:
-    """All of a database by ways that share nothing with the copy but PostgreSQL itself."""
-    return Picture(_schema(pair, server, database), _rows(server, database), _around(server, database))
-
-
-def _schema(pair: Pair, server: Any, database: str) -> List[str]:
-    """What pg_dump writes; between majors, which write views differently, its table of contents."""
-    with tempfile.TemporaryDirectory() as home:
-        passfile, archive = Path(home, "pass"), str(Path(home, "archive"))
-        passfile.touch(mode=0o600)
-        passfile.write_text("*:*:*:*:" + server.password)
-        login = ["-h", server.host, "-p", str(server.port), "-U", server.user, "-d", "dbname='{0}'".format(database.replace("'", "\\'"))]
-        programs = _copy_clients.find(pair.bin_dir, 15, pair.target.version // 10000)
-        env = dict(os.environ, PGPASSFILE=str(passfile))
-        subprocess.run([programs.program("pg_dump"), *login, "-s", "-Fc", "-f", archive], env=env, check=True)
-        same = pair.source.version // 10000 == pair.target.version // 10000
-        what = ["-f", "-"] if same else ["-l"]
-        text = subprocess.run([programs.program("pg_restore"), *what, archive], check=True, capture_output=True, text=True).stdout
-    if same:
-        # The roles of a policy stand in the order in which they were made.
-        lines = [line for line in text.splitlines() if line and not line.startswith(("--", "\\", "SET "))]
-        return [" ".join(sorted(re.split(",? ", line))) if line.startswith("CREATE POLICY") else line for line in lines]
-    return sorted(re.sub(r"^\d+; \d+ \d+ ", "", line) for line in text.splitlines() if not line.startswith(";"))
-
-
-def _rows(server: Any, database: str) -> Dict[str, Any]:
-    found: Dict[str, Any] = {}
-    with contextlib.closing(server.connect(database)) as connection, connection.cursor() as cursor:
-        cursor.execute("SET search_path = pg_catalog; SET extra_float_digits = 3; SET bytea_output = hex; SET timezone = 'UTC'; SET datestyle = 'ISO'")
-        cursor.execute(
-            "SELECT oid::regclass::text, relkind FROM pg_class WHERE relkind IN ('r', 'm', 'S') AND relpersistence <> 't' AND relispopulated"
-            " AND relnamespace::regnamespace::text NOT IN ('pg_catalog', 'information_schema', 'pg_toast')"
-        )
-        for name, kind in cursor.fetchall():
-            columns = "last_value, is_called" if kind == "S" else "t"
-            cursor.execute(
-                "SELECT count(*), md5(string_agg(x, ' ' ORDER BY x COLLATE \"C\")) FROM (SELECT textin(record_out(ROW({0}))) AS x FROM ONLY {1} t) y".format(
-                    columns, name.replace("%", "%%")
-                ).replace("%%", "%")
-            )
-            found[name] = cursor.fetchone()
-        cursor.execute(
-            "SELECT oid, lomowner::regrole::text, lomacl::text, md5(lo_get(oid)), obj_description(oid, 'pg_largeobject') FROM pg_largeobject_metadata"
-        )
-        found["large objects"] = sorted(cursor.fetchall())
-    return found
-
-
-def _around(server: Any, database: str) -> Dict[str, Any]:
-    queries = {
-        "database": "SELECT pg_get_userbyid(datdba), pg_encoding_to_char(encoding), datcollate, datctype, datlocprovider, datconnlimit, datacl::text,"
-        " shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %(name)s",
-        "settings": "SELECT CASE WHEN setrole <> 0 THEN pg_get_userbyid(setrole) END, setconfig FROM pg_db_role_setting"
-        " WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = %(name)s) ORDER BY 1",
-        "owner": "SELECT rolname, rolcanlogin, rolinherit, rolconnlimit, rolpassword, rolvaliduntil, (SELECT setconfig FROM pg_db_role_setting"
-        " WHERE setrole = a.oid AND setdatabase = 0) FROM pg_authid a WHERE oid = (SELECT datdba FROM pg_database WHERE datname = %(name)s)",
-        "roles": "SELECT rolname, rolinherit, rolconnlimit, shobj_description(oid, 'pg_authid') FROM pg_authid"
-        " WHERE oid >= 16384 AND rolname ILIKE 'zoo%%' ORDER BY 1",
-        "members": "SELECT roleid::regrole::text, member::regrole::text FROM pg_auth_members WHERE roleid >= 16384 ORDER BY 1, 2",
-        "altered": "SELECT p.oid::regprocedure::text, provolatile FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.deptype = 'e'"
-        " WHERE d.classid = 'pg_proc'::regclass AND proname = 'unaccent' ORDER BY 1",
-        "extensions": "SELECT extname, extnamespace::regnamespace::text, pg_get_userbyid(extowner) FROM pg_extension ORDER BY 1",
-    }
-    with contextlib.closing(server.connect(database)) as connection, connection.cursor() as cursor:
-        found = {}
-        for what, query in queries.items():
-            cursor.execute(query, {"name": database})
-            found[what] = cursor.fetchall()
-        return found
+def seen(pair: Pair, server: Any, database: str) -> Picture:
+    clients = _copy_clients.find(pair.bin_dir, 15, pair.target.version // 10000)
+    return picture(server, database, clients, pair.source.version // 10000 == pair.target.version // 10000)
 
 
 def test_the_zoo_arrives_whole(no_zoo: Pair) -> None:
@@ -161,14 +89,11 @@ def test_the_zoo_arrives_whole(no_zoo: Pair) -> None:
     with contextlib.closing(zoo_fixture.temporary(pair.source, database)):
         result = _copy.carry_out(parameters(pair, database, owner), False)
     assert (result["changed"], result["failed"], result["problems"]) == (True, False, [])
-    there = picture(pair, pair.source, database)
+    there = seen(pair, pair.source, database)
     # Its materialized views may have been stale; in a copy they are filled anew.
-    with contextlib.closing(pair.source.connect(database)) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT oid::regclass::text FROM pg_class WHERE relkind = 'm' AND relispopulated ORDER BY oid")
-        for (name,) in cursor.fetchall():
-            cursor.execute("REFRESH MATERIALIZED VIEW {0}".format(name))
-    there = there._replace(rows=_rows(pair.source, database))
-    here = picture(pair, pair.target, database)
+    refresh(pair.source, database)
+    there = there._replace(rows=rows(pair.source, database))
+    here = seen(pair, pair.target, database)
     assert here.rows == there.rows
     assert here.around == there.around
     assert here.schema == there.schema
@@ -218,6 +143,32 @@ def test_a_big_table_goes_in_pieces(scratch: Pair, monkeypatch: pytest.MonkeyPat
     assert len(planned[0]) == 6
     digest = "SELECT count(*) || ' ' || sum(i) || ' ' || md5(string_agg(fill, ',' ORDER BY i)) FROM public.big"
     assert one(scratch.target, DATABASE, digest) == one(scratch.source, DATABASE, digest)
+
+
+def test_nothing_is_at_work_beside_the_attaching_of_indexes(scratch: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It and a foreign key's proof, or a trigger, would lock the same partitions in different orders."""
+    as_owner(
+        scratch,
+        "CREATE TABLE public.p (id int PRIMARY KEY, a int) PARTITION BY RANGE (id); CREATE INDEX ON public.p (a); CREATE TABLE public.p1 PARTITION OF public.p"
+        " FOR VALUES FROM (0) TO (10); CREATE TABLE public.f (id int REFERENCES public.p); INSERT INTO public.p VALUES (1, 1); INSERT INTO public.f VALUES (1)",
+    )
+    turns: List[Any] = []
+    real = _copy_programs.Programs._restore
+
+    def listening(self: Any, arguments: List[str], doing: str, *descriptors: int) -> None:
+        if "--section=post-data" in arguments:
+            turns.append((arguments, os.pread(descriptors[0], 1 << 20, 0).decode().splitlines()))
+        real(self, arguments, doing, *descriptors)
+
+    monkeypatch.setattr(_copy_programs.Programs, "_restore", listening)
+    copied(scratch, jobs=2)
+    attaching = [any(" INDEX ATTACH " in line for line in lines) for _arguments, lines in turns]
+    assert attaching == [False, True, False]
+    assert "--jobs=1" in turns[1][0] and all(" INDEX ATTACH " in line for line in turns[1][1])
+    assert any(" FK CONSTRAINT " in line for line in turns[2][1])
+    unfinished = "SELECT count(*) FROM pg_index WHERE NOT indisvalid"
+    assert one(scratch.target, DATABASE, unfinished) == 0
+    assert one(scratch.target, DATABASE, "SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND convalidated") >= 1
 
 
 def test_progress_is_told(scratch: Pair, tmp_path: Path) -> None:
@@ -307,7 +258,7 @@ def test_a_database_made_for_the_tenant_is_taken(scratch: Pair) -> None:
         cursor.execute("INSERT INTO public.res VALUES ('é')")
     result = _copy.carry_out(parameters(scratch, "tenant_1", "tenant_1_user"), False)
     assert result["changed"] and not result["failed"]
-    assert _around(target, "tenant_1") == _around(scratch.source, "tenant_1")
+    assert around(target, "tenant_1") == around(scratch.source, "tenant_1")
     assert one(target, "tenant_1", "SELECT public.unaccent(name) FROM public.res") == "e"
     after = bring(target)
     assert not after["failed"] and after["databases"][0]["actions"] == []

@@ -14,12 +14,13 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List, Tuple
 
 import pytest
-from ansible_collections.saasodoo.postgres_pools.plugins.module_utils import _copy
+from ansible_collections.saasodoo.postgres_pools.plugins.module_utils import _compare, _copy, _copy_pulse
 from copy_fixture import Pair, pairs, parameters, running_pair
 from environment import children
+from proxy_fixture import Proxy, proxy
 
 ROOT = Path(__file__).resolve().parents[2]
 DATABASE, OWNER = "broken", "broken_user"
@@ -179,6 +180,69 @@ def test_a_target_that_goes_away(scratch: Pair) -> None:
             ask(scratch.target, "SELECT pg_terminate_backend(%s)", pid, database="postgres")
         _out, said = process.communicate(timeout=20)
     assert process.returncode == 1 and "The target (127.0.0.1" in said and "Traceback" not in said, said
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_network_that_swallows_packets_is_told_soon(scratch: Pair, side: str) -> None:
+    """No session is ended by it: what is sent is taken, and nobody answers."""
+    fill(scratch, *_SLOW.split(";\n"))
+    with swallowing(scratch, side) as (between, process):
+        until(lambda: sessions(scratch.target, "COPY%"))
+        given_up_soon(between, process, side)
+    # The servers' own ends of it hold no lock that the next copy would wait for.
+    until(lambda: not sessions(scratch.target) and not sessions(scratch.source))
+    assert absent(scratch)["changed"]
+
+
+def test_a_network_that_swallows_packets_while_a_program_waits(scratch: Pair) -> None:
+    """Nothing is to be sent either, for as long as an index is being built."""
+    body = "BEGIN IF current_setting('port') = '{0}' THEN PERFORM pg_sleep(60); END IF; RETURN a; END".format(scratch.target.port)
+    fill(scratch, "CREATE FUNCTION public.slowly(a int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $${0}$$".format(body))
+    fill(scratch, "CREATE TABLE public.t AS SELECT 1 AS a", "CREATE INDEX ON public.t (public.slowly(a))")
+    with swallowing(scratch, "target") as (between, process):
+        until(lambda: ask(scratch.target, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX%%'", database="postgres"))
+        given_up_soon(between, process, "target")
+    until(lambda: not sessions(scratch.target))
+    assert absent(scratch)["changed"]
+
+
+def test_a_network_that_swallows_packets_of_a_comparison(scratch: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in (("EVERY_SECONDS", 1), ("ANSWER_SECONDS", 2), ("SILENT_SECONDS", 4)):
+        monkeypatch.setattr(_copy_pulse, name, seconds)
+    fill(scratch, "CREATE TABLE public.t AS SELECT 1 AS a")
+    assert _copy.carry_out(parameters(scratch, DATABASE, OWNER), False)["changed"]
+    given = parameters(scratch, DATABASE, OWNER)
+    with proxy(scratch.target.host, scratch.target.port) as between:
+        given["target"] = dict(given["target"], database=DATABASE, owner=OWNER, login_port=between.port)
+        # So that it is still at work then.
+        between.seconds_a_chunk = 0.2
+        threading.Timer(2, between.swallow).start()
+        begun = time.monotonic()
+        with pytest.raises(_copy.PoolsError, match="target database 'broken' on 127.0.0.1 port {0} has not answered for 4 seconds".format(between.port)):
+            options = {"jobs": 2, "data": "checksum", "ignore": [], "max_differences": 20, "role_map": {}}
+            _compare.compare(_compare.login(given, "source"), _compare.login(given, "target"), options)
+        assert 4 < time.monotonic() - begun < 12
+
+
+@contextlib.contextmanager
+def swallowing(pair: Pair, side: str) -> Iterator[Tuple[Proxy, subprocess.Popen[str]]]:
+    """A copy that reaches one of its servers by a network that can swallow packets; afterwards that network is well again."""
+    server = getattr(pair, side)
+    with proxy(server.host, server.port) as between:
+        given = parameters(pair, DATABASE, OWNER)[side]
+        with running(pair, **{side: dict(given, login_port=between.port)}) as process:
+            yield between, process
+        between.heal()
+
+
+def given_up_soon(between: Proxy, process: subprocess.Popen[str], side: str) -> None:
+    between.swallow()
+    begun = time.monotonic()
+    _out, said = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Traceback" not in said, said
+    assert "The {0} (127.0.0.1 port {1}) has not answered for {2} seconds".format(side, between.port, _copy_pulse.SILENT_SECONDS) in said, said
+    # Then a move has ten seconds left to open the old place in.
+    assert time.monotonic() - begun < _copy_pulse.SILENT_SECONDS + _copy_pulse.EVERY_SECONDS
 
 
 def test_two_copies_to_one_place_wait_for_each_other(scratch: Pair) -> None:

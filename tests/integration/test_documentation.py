@@ -31,9 +31,9 @@ PLUGINS = [
 ]
 ROLES = sorted(path.parent.parent.name for path in ROOT.glob("roles/*/tasks/main.yml"))
 # Their examples need a Swarm, a CephFS or an application, and run in tests/swarm.
-ON_THE_BED = ("application_file", "cephfs_directory", "cephfs_subvolume", "swarm_application", "swarm_audit", "swarm_service_wait")
+ON_THE_BED = ("application_file", "cephfs_directory", "cephfs_subvolume", "swarm_application", "swarm_audit", "swarm_secret", "swarm_service_wait")
 # Theirs need two servers, and come one between the others.
-BETWEEN_TWO = ("database_compare", "database_copy")
+BETWEEN_TWO = ("database_compare", "database_copy", "database_follow")
 MODULES = [name for kind, name in PLUGINS if kind == "module"]
 PG_VARIABLES = ("PGHOST", "PGPORT", "PGUSER", "PGDATABASE")
 
@@ -274,10 +274,12 @@ def test_the_examples_of_a_copy_and_its_proof_run(shown: Dict[str, Any], scratch
         server = next(row for row in scratch.servers() if row["name"] == name)
         password = scratch.cipher().decrypt(server["admin_password_encrypted"], name)
         variables.update({side + "_host": server["host"], side + "_port": server["port"], side + "_password": password})
-    copied, compared = (examples(shown, "module", name) for name in reversed(BETWEEN_TWO))
+    compared, copied, followed = (examples(shown, "module", name) for name in BETWEEN_TWO)
     made = {"name": "odoo_0b6c5c1e4a5f4a7e_9c582f3d", "password": "a-password-of-the-examples", "login_host": "{{ source_host }}"}
     made.update(login_port="{{ source_port }}", login_password="{{ source_password }}")
     tasks = [{"saasodoo.postgres_pools.tenant_database": {"login_user": "postgres", "databases": [made]}}, *copied[:-1], *compared, copied[-1]]
+    # The copy is thrown away by then, and the same is done anew.
+    tasks += followed
     text = yaml.safe_dump([{"hosts": "localhost", "gather_facts": False, "vars": variables, "tasks": tasks}], sort_keys=False, width=1000)
     playbook = scratch.temp / "examples-of-a-copy.yml"
     playbook.write_text(text.replace("/var/tmp/", "{0}/".format(scratch.home)))

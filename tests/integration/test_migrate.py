@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import threading
 import time
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import psycopg2
 import pytest
 from environment import Environment, connect, environment, instances
 
+# The steps of a move and of its way back, each with its seconds.
+FORWARD = ["checked", "prepared", "stopped", "closed", "copied", "compared", "cutover", "opened", "started", "put aside"]
+BACK = ["fetched back", "compared again", "reopened", "restarted", "copy dropped"]
 # Short, so that a second run soon takes over what a killed one began.
 LEASED = {"tenant_migration_lease_seconds": 4}
 
@@ -123,7 +127,11 @@ def test_up_to_a_server_of_its_own_and_back(scratch: Environment) -> None:
     written(tenant, writer)
     move = tenant.last_move()
     assert move["status"] == "completed" and move["proof"]["equal"] and move["proof"]["downtime_seconds"] > 0
-    assert [one["step"] for one in move["steps"]] == ["copied"]
+    assert [one["step"] for one in move["steps"]] == FORWARD and set(moved.stats["steps"]) == set(FORWARD)
+    # Every second of it is some step's, and those without writes end where the tenant is let in.
+    assert sum(moved.stats["steps"].values()) <= moved.seconds and all(seconds >= 0 for seconds in moved.stats["steps"].values())
+    without = [moved.stats["steps"][name] for name in ("closed", "copied", "compared", "cutover", "opened")]
+    assert moved.stats["downtime_seconds"] == move["proof"]["downtime_seconds"] == pytest.approx(sum(without), abs=1)
     # Asked again, there is nothing to do.
     assert tenant.move("change_plan", plan_tier="premium").succeeded().changed == 0
     assert tenant.do("SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user") == [(row["connections"],)]
@@ -139,7 +147,8 @@ def test_a_move_is_undone_within_its_time(scratch: Environment) -> None:
     before = tenant.row["server"]
     tenant.do("INSERT INTO numbered VALUES (1, 'x')")
     tenant.move("change_plan", plan_tier="premium").succeeded()
-    assert tenant.move("rollback").succeeded().stats["status"] == "rolled_back"
+    back = tenant.move("rollback").succeeded().stats
+    assert back["status"] == "rolled_back" and [one["step"] for one in tenant.last_move()["steps"]] == FORWARD + BACK
     row = tenant.row
     assert (row["server"], row["plan_tier"], row["status"]) == (before, "standard", "active")
     assert tenant.do("INSERT INTO numbered VALUES (2, 'y') RETURNING number") == [(2,)]
@@ -148,9 +157,40 @@ def test_a_move_is_undone_within_its_time(scratch: Environment) -> None:
     tenant.move("change_plan", plan_tier="premium").succeeded()
     tenant.do("INSERT INTO numbered VALUES (3, 'z')")
     refused = tenant.move("rollback")
-    assert refused.rc != 0 and "it was written to since the move" in " ".join(refused.output.split())
+    said = " ".join(refused.output.split())
+    assert refused.rc != 0 and "it was written to since the move" in said
     assert tenant.row["server"].startswith("postgres-dedicated") and tenant.row["status"] == "active"
     assert tenant.do("INSERT INTO numbered VALUES (4, 'z') RETURNING number") == [(4,)]
+    assert left_behind(scratch) == []
+    # What it says to do brings the tenant back with the new data.
+    playbook, variables = advised(said)
+    assert playbook == "change_plan" and variables["plan_tier"] == "standard"
+    assert scratch.play(playbook, dict(variables, **LEASED)).succeeded().stats["status"] == "moved"
+    row = tenant.row
+    assert row["server"].startswith("postgres-pool") and (row["plan_tier"], row["status"]) == ("standard", "active")
+    assert tenant.do("SELECT array_agg(number ORDER BY number) FROM numbered") == [([1, 2, 3, 4],)]
+
+
+def advised(said: str) -> Tuple[str, Dict[str, str]]:
+    """The playbook and the variables of the command that a refusal ends with."""
+    found = re.search(r"Take the new data along with playbooks/(\w+)\.yml((?: -e \w+=[\w-]+)+)", said)
+    assert found, said
+    return found.group(1), dict(one.split("=", 1) for one in found.group(2).split() if one != "-e")
+
+
+def test_with_the_same_plan_the_new_data_go_back_to_the_server_they_came_from(scratch: Environment) -> None:
+    tenant = Tenant(scratch)
+    before = tenant.row["server"]
+    tenant.do("INSERT INTO numbered VALUES (1, 'x')")
+    tenant.move().succeeded()
+    tenant.do("INSERT INTO numbered VALUES (2, 'y')")
+    refused = tenant.move("rollback")
+    said = " ".join(refused.output.split())
+    playbook, variables = advised(said)
+    assert refused.rc != 0 and (playbook, variables["target"]) == ("migrate", before)
+    # There the old copy still lies under its other name.
+    assert scratch.play(playbook, dict(variables, **LEASED)).succeeded().stats["server"] == before == tenant.row["server"]
+    assert tenant.do("SELECT array_agg(number ORDER BY number) FROM numbered") == [([1, 2],)]
     assert left_behind(scratch) == []
 
 
@@ -180,15 +220,51 @@ def test_an_application_is_pointed_at_the_new_place_or_brought_back(scratch: Env
     assert left_behind(scratch) == []
 
 
+def test_the_recorded_application_is_stopped_and_repointed_without_a_word(scratch: Environment) -> None:
+    tenant = Tenant(scratch)
+    before = tenant.row
+    settings, calls = scratch.home / "recorded.conf", scratch.home / "recorded.calls"
+    settings.write_text("[options]\ndb_host = {host}\ndb_port = {port}\n".format(**before))
+    kept = settings.read_text()
+    program = scratch.home / "recorded"
+    program.write_text("#!/bin/sh\necho $1 >>{0}\n".format(calls))
+    program.chmod(0o755)
+    hooks = {when: [{"name": when, "command": [str(program), when]}] for when in ("stop", "start", "restore")}
+    application = {"file": [{"path": str(settings), "keys": {"db_host": "host", "db_port": "port"}}], "hooks": hooks}
+    # What is wrong with it is told before anything is touched, wherever it comes from.
+    for playbook in ("allocate", "change_plan"):
+        refused = scratch.play(playbook, dict(tenant.request, plan_tier="premium", application={"services": "x"}))
+        assert refused.rc != 0 and "The application is not right" in " ".join(refused.output.split())
+    assert tenant.row == before
+    assert scratch.play("allocate", dict(tenant.request, application=application), "--diff").succeeded().changed == 1
+    assert tenant.row["application"] == application
+    again = scratch.play("allocate", dict(tenant.request, application=application)).succeeded()
+    assert again.changed == 0 and scratch.play("allocate", tenant.request).succeeded().changed == 0 and tenant.row["application"] == application
+    moved = tenant.move("change_plan", plan_tier="premium").succeeded()
+    after = tenant.row
+    assert settings.read_text() == kept.replace(str(before["port"]), str(after["port"])) and str(after["port"]) in settings.read_text()
+    assert calls.read_text().split() == ["stop", "start"] and moved.stats["steps"]["started"] > 0
+    tenant.move("rollback").succeeded()
+    assert settings.read_text() == kept and calls.read_text().split() == ["stop", "start", "stop", "restore"]
+    assert left_behind(scratch) == []
+
+
 def test_data_that_the_smaller_plan_has_no_room_for_stay(scratch: Environment) -> None:
     tenant = Tenant(scratch, "premium")
     before = tenant.row
     scratch.execute("UPDATE db_plans SET storage_bytes = 1 << 20 WHERE plan_tier = 'starter'")
     refused = tenant.move("change_plan", plan_tier="starter")
     said = " ".join(refused.output.split())
-    assert refused.rc != 0 and "and plan starter takes 1 MiB" in said and "works on {0} as before".format(before["server"]) in said
-    assert (tenant.row["plan_tier"], tenant.row["status"]) == ("premium", "active")
+    assert refused.rc != 0 and "and plan starter takes 1 MiB" in said and "Nothing was changed" in said
+    assert tenant.row == before and scratch.rows("SELECT 1 FROM db_tenant_migrations WHERE allocation_id = %s", (before["id"],)) == []
     assert tenant.do("INSERT INTO numbered VALUES (1, 'x') RETURNING number") == [(1,)]
+    # So too where only limits would shrink.
+    small = Tenant(scratch)
+    limits = "SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user"
+    before, had = small.row, small.do(limits)
+    refused = small.move("change_plan", plan_tier="starter")
+    assert refused.rc != 0 and "and plan starter takes 1 MiB" in " ".join(refused.output.split())
+    assert small.row == before and small.do(limits) == had
 
 
 def test_limits_alone_copy_nothing(scratch: Environment) -> None:

@@ -124,12 +124,41 @@ def test_a_run_that_lost_its_move_opens_nothing(scratch: Environment, names: Lis
     works(tenant)
 
 
+def test_a_run_that_lost_its_way_back_drops_nothing(scratch: Environment, names: List[str]) -> None:
+    tenant = Tenant(scratch)
+    tenant.do("INSERT INTO numbered SELECT n, 'x' FROM generate_series(1, 1000) n")
+    tenant.move().succeeded()
+    there, gate = tenant.row["server"], scratch.home / "gate"
+    slow = {"hooks": {"restore": [{"name": "wait", "command": ["sh", "-c", "while [ ! -e {0} ]; do sleep 0.1; done".format(gate)]}]}}
+    run = scratch.start("rollback", dict(LEASED, instance_id=tenant.id, application=slow))
+    try:
+        reaches(run, ": Run its command]")
+        # It is back by the inventory database, and its application does not start. A move of it is not begun beside that.
+        refused = tenant.move(target=there)
+        assert refused.rc != 0 and "belongs to another run" in " ".join(refused.output.split())
+        # With the lease run out, as if it had died, the next run ends the way back and moves the tenant to the same place again.
+        scratch.execute("UPDATE db_tenant_migrations SET lease_expires_at = now() WHERE allocation_id = %s AND status = 'rolled_back'", (tenant.row["id"],))
+        assert tenant.move(target=there, application={}).succeeded().stats["status"] == "moved"
+    finally:
+        gate.touch()
+        outcome = run.wait()
+    # There is no copy to be taken away any more: it is where the tenant lives.
+    assert outcome.rc != 0 and "taken over by another run" in " ".join(outcome.output.split())
+    assert tenant.row["server"] == there and tenant.do("SELECT count(*) FROM numbered") == [(1000,)]
+    works(tenant)
+    assert left_behind(scratch) == []
+
+
 def in_the_copy(run: Run) -> None:
+    reaches(run, ": Copy]")
+    time.sleep(0.5)
+
+
+def reaches(run: Run, task: str) -> None:
     deadline = time.monotonic() + 60
-    while ": Copy]" not in run.output():
+    while task not in run.output():
         assert time.monotonic() < deadline, run.output()
         time.sleep(0.1)
-    time.sleep(0.5)
 
 
 def processes(row: Dict[str, Any]) -> int:

@@ -97,7 +97,7 @@ def test_pool_listing_tells_and_writes_what_there_is(scratch: Environment) -> No
     outcome = run(scratch, [every, every]).succeeded()
     assert outcome.changed == 1 and stat.S_IMODE(path.stat().st_mode) == 0o600
     told = json.loads(path.read_text())
-    assert set(told) == {"servers", "totals", "growth"} and told["totals"] == {
+    assert set(told) == {"status", "servers", "totals", "growth"} and told["totals"] == {
         "pools": 2, "active": 0, "dedicated": 0, "capacity": 0, "used": 0, "utilization": 0
     }  # fmt: skip
     pool, broken = told["servers"]

@@ -2,8 +2,9 @@
 -- Parts begin with a line "--- part: who"; each is one transaction.
 
 --- part: superuser
-CREATE EXTENSION pg_trgm SCHEMA public;
-CREATE EXTENSION unaccent SCHEMA public;
+-- A tenant of Odoo has two of them.
+CREATE EXTENSION IF NOT EXISTS pg_trgm SCHEMA public;
+CREATE EXTENSION IF NOT EXISTS unaccent SCHEMA public;
 CREATE EXTENSION citext SCHEMA public;
 ALTER FUNCTION public.unaccent(text) IMMUTABLE;
 CREATE FUNCTION public.zoo_watch() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN NULL; END $$;

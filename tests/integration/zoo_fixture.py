@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from postgres_fixture import RunningServer
 from psycopg2 import sql
@@ -53,8 +53,12 @@ def make(server: RunningServer, database: str, owner: str) -> None:
         _run(connection, sql.SQL(made).format(sql.Identifier(database), sql.Identifier(owner)))
 
 
-def settle(server: RunningServer, database: str, owner: str) -> None:
-    """What belongs to the database as a whole, all of which a dump forgets: ACL, comment, limit, settings for it and for roles in it."""
+def quoted(name: str) -> str:
+    return '"{0}"'.format(name.replace('"', '""'))
+
+
+def settling(database: str, owner: str) -> List[str]:
+    """SQL for what belongs to the database as a whole, all of which a dump forgets: ACL, comment, limit, settings for it and for roles in it."""
     statements = (
         "REVOKE ALL ON DATABASE {database} FROM PUBLIC",
         "GRANT CONNECT ON DATABASE {database} TO {reader}",
@@ -73,22 +77,36 @@ def settle(server: RunningServer, database: str, owner: str) -> None:
         "ALTER ROLE {reader} IN DATABASE {database} SET search_path = zoo",
     )
     names = {"database": database, "owner": owner, "reader": READER, "writer": WRITER}
+    return [statement.format(**{key: quoted(name) for key, name in names.items()}) for statement in statements]
+
+
+def settle(server: RunningServer, database: str, owner: str) -> None:
     with contextlib.closing(server.connect()) as connection:
-        for statement in statements:
-            _run(connection, sql.SQL(statement).format(**{key: sql.Identifier(name) for key, name in names.items()}))
+        for statement in settling(database, owner):
+            _run(connection, statement)
+
+
+def parts(owner: str, icu: bool) -> List[Tuple[Optional[str], str]]:
+    """Everything inside the database: pieces of SQL, each with the role that runs it in one transaction, None for the superuser."""
+    names = {":owner": owner, ":reader": READER, ":writer": WRITER}
+    pieces = re.split(r"^--- part: (\w+)$", ZOO.read_text(encoding="utf-8"), flags=re.M)[1:]
+    return [
+        (names.get(":" + who), re.sub(r":(owner|reader|writer)\b", lambda found: quoted(names[found.group()]), statements))
+        for who, statements in zip(pieces[::2], pieces[1::2])
+    ] + ([(owner, _ICU)] if icu else [])
 
 
 def contents(server: RunningServer, database: str, owner: str, tables: int = 0) -> None:
     """Everything inside the database, and *tables* small tables more, each with an identity, a key, an index and three rows."""
-    names = {":owner": owner, ":reader": READER, ":writer": WRITER}
     with contextlib.closing(server.connect(database)) as connection:
-        quoted = {token: sql.Identifier(name).as_string(connection) for token, name in names.items()}
-        parts = re.split(r"^--- part: (\w+)$", ZOO.read_text(encoding="utf-8"), flags=re.M)[1:]
-        for who, statements in zip(parts[::2], parts[1::2]):
-            text = re.sub(r":(owner|reader|writer)\b", lambda found: quoted[found.group()], statements)
-            _as(connection, None if who == "superuser" else names[":" + who], text)
-        if _query(connection, "SELECT 1 FROM pg_collation WHERE collprovider = 'i' LIMIT 1"):
-            _as(connection, owner, _ICU)
+        icu = bool(_query(connection, "SELECT 1 FROM pg_collation WHERE collprovider = 'i' LIMIT 1"))
+        for role, statements in parts(owner, icu):
+            _as(connection, role, statements)
+    small_tables(server, database, owner, tables)
+
+
+def small_tables(server: RunningServer, database: str, owner: str, tables: int) -> None:
+    with contextlib.closing(server.connect(database)) as connection:
         for first in range(0, tables, 200):
             _as(connection, owner, "".join(_small(number) for number in range(first, min(first + 200, tables))))
 

@@ -121,6 +121,29 @@ def test_a_failed_server_that_is_proved_empty_goes(row: Dict[str, Any], files: A
     assert proof in plan.items[0]["why"]
 
 
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"emptied": ago(hours=71)}, "it was emptied, and is kept until 2026-03-01 13:00 UTC"),
+        ({"answer": {"databases": ["odoo_x"]}}, "its tenant is gone, and it holds odoo_x"),
+        ({"answer": {"problem": "connection refused."}}, "it was emptied, and does not answer (connection refused)"),
+        ({"answer": None}, "it was not asked"),
+    ],
+)
+def test_a_server_whose_tenant_is_gone_is_kept(more: Dict[str, Any], reason: str) -> None:
+    row = server("postgres-dedicated-1", **dict({"server_type": "dedicated", "status": "active", "emptied": ago(hours=73)}, **more))
+    assert reason in kept(decided(Rules(emptied_hours=72), servers=[row]))
+
+
+def test_a_server_whose_tenant_is_gone_goes_when_that_is_asked_for() -> None:
+    row = server("postgres-dedicated-1", server_type="dedicated", status="active", emptied=ago(hours=73))
+    plan = decided(Rules(emptied_hours=72), servers=[row])
+    assert [(item["action"], item["name"], item["emptied"]) for item in plan.items] == [("deprovision", "postgres-dedicated-1", True)]
+    assert "gone since 2026-02-26 11:00 UTC; it answers and holds no database" in plan.items[0]["why"]
+    plan = decided(servers=[row])
+    assert plan.items == [] and plan.kept == []
+
+
 def test_a_storage_that_is_not_there_proves_nothing() -> None:
     assert "was not found" in kept(decided(servers=[server(used=False, **SILENT)]))
 
