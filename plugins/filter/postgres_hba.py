@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: postgres_hba
 short_description: The lines of pg_hba.conf that keep the tenants of a server apart
-version_added: 0.1.0
+version_added: 0.9.0
 author:
   - The saasodoo.postgres_pools authors (@saasodoo)
 description:

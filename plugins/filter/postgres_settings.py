@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: postgres_settings
 short_description: Settings of a PostgreSQL server that fit its memory limit
-version_added: 0.1.0
+version_added: 0.9.0
 author:
   - The saasodoo.postgres_pools authors (@saasodoo)
 description:

@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: servers
 short_description: The PostgreSQL servers of the inventory database as hosts
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Each server is a host in the groups C(postgres_pools), C(postgres_pools_TYPE) and C(postgres_pools_STATUS), so a play works on many
     servers side by side with Ansible's forks.

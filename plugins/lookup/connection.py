@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: connection
 short_description: How to connect to the database of an instance
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Reads the inventory database from the controller. The result holds the tenant's password, so set C(no_log) on the task that uses it.
 options:

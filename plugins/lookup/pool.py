@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: pool
 short_description: Which server a plan's next tenant would be placed on, and why not the others
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Reads the inventory database from the controller and reserves nothing. The rules are the very ones that
     M(saasodoo.postgres_pools.allocation) chooses by.

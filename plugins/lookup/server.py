@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: server
 short_description: A PostgreSQL server as the inventory database has it
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Reads the inventory database from the controller. The result is the row without its password.
 options:

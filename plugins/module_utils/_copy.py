@@ -47,7 +47,7 @@ def carry_out(
         target = side("target", params["target"], params["source"] or {})
         result = clean(target, params["drop_roles"], params["roles"] or [], params["force"], check_mode)
     else:
-        orders = Orders(**{key: params[key] for key in Orders._fields})
+        orders = Orders(**{key: params[key] for key in Orders._fields if key in params})
         source = side("source", params["source"], {})
         target = side("target", params["target"], params["source"])
         result = check(source, target, orders) if check_mode or state == "checked" else copy(source, target, orders, listener, go_on)
@@ -129,7 +129,7 @@ def _look(source: Side, target: Side, orders: Orders, inside: Any, server: Any) 
     database = catalog.database(inside, source.database)
     if database is None:
         raise PoolsError("Database {0} was dropped from the {1}.".format(source.database, source.where))
-    found = Preflight(source, target, orders.replace, orders.target_free_bytes).look(inside, server, database)
+    found = Preflight(source, target, orders.replace, orders.target_free_bytes, orders.target_budget_bytes).look(inside, server, database)
     try:
         find(orders.bin_dir or "", inside.server_version // 10000, server.server_version // 10000)
     except PoolsError as error:

@@ -35,6 +35,8 @@ SELECT pg_database_size(current_database()) AS size,
    (SELECT count(*) FROM pg_class WHERE relkind IN ('r', 'p', 'S', 'v', 'm', 'f') AND oid >= 16384) AS relations,
    current_setting('max_locks_per_transaction')::int * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int) AS locks
 """
+# What an earlier copy left of the same database is thrown away first.
+_TAKEN = "SELECT coalesce(sum(pg_database_size(oid)), 0)::bigint AS bytes FROM pg_database WHERE datname <> %(name)s"
 _PREPARED = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() ORDER BY 1"
 _LOCKS = """
 SELECT l.pid, coalesce(l.relation::regclass::text, '') AS relation, coalesce(a.usename, '') AS who FROM pg_locks l
@@ -68,11 +70,12 @@ class Findings(NamedTuple):
 
 
 class Preflight:
-    def __init__(self, source: Side, target: Side, replace: bool, target_free_bytes: Optional[int]) -> None:
+    def __init__(self, source: Side, target: Side, replace: bool, target_free_bytes: Optional[int], target_budget_bytes: Optional[int] = None) -> None:
         self._source = source
         self._target = target
         self._replace = replace
         self._free = target_free_bytes
+        self._budget = target_budget_bytes
         self._problems: List[Problem] = []
         self._warnings: List[str] = []
 
@@ -82,7 +85,7 @@ class Preflight:
         roles = catalog.roles(source, found, self._source.owner)
         there = catalog.database(server, self._target.database)
         self._versions(source, server)
-        self._room(facts)
+        self._room(server, facts)
         self._place(there, found)
         self._roles(server, roles, found)
         self._extensions(source, server)
@@ -105,11 +108,17 @@ class Preflight:
         if majors[1] < majors[0]:
             self._refuse("version", "The target is PostgreSQL {1}, older than the source's {0}.".format(*majors), "Choose a newer target.")
 
-    def _room(self, facts: Mapping[str, Any]) -> None:
+    def _room(self, server: Any, facts: Mapping[str, Any]) -> None:
         needed = int(facts["size"] * SPACE_FACTOR)
         if self._free is not None and self._free < needed:
             told = "{0} bytes are free on the target; the database of {1} bytes needs {2}.".format(self._free, facts["size"], needed)
             self._refuse("space", told, "Make room there, or choose another target.")
+        if self._budget is not None:
+            taken = int(rows(server, _TAKEN, {"name": self._target.database})[0]["bytes"])
+            if taken + needed > self._budget:
+                told = "The target's databases take {0} of its {1} bytes; the database of {2} bytes needs {3}."
+                told = told.format(taken, self._budget, facts["size"], needed)
+                self._refuse("space", told, "Give that server more storage, or choose another target.")
 
     def _place(self, there: Optional[Mapping[str, Any]], found: Mapping[str, Any]) -> None:
         if found["owner"] != self._source.owner:

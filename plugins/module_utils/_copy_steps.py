@@ -37,6 +37,7 @@ class Orders(NamedTuple):
     timeout: int = 0
     bin_dir: Optional[str] = None
     target_free_bytes: Optional[int] = None
+    target_budget_bytes: Optional[int] = None
     progress_file: Optional[str] = None
 
 

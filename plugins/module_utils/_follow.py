@@ -104,7 +104,7 @@ def start(here: Ends, params: Mapping[str, Any], listener: Optional[Listener] = 
 
 def _start(here: Ends, params: Mapping[str, Any], listener: Optional[Listener], go_on: Check) -> Dict[str, Any]:
     source, target = here.publisher, here.subscriber
-    orders = Orders(**{key: params[key] for key in Orders._fields})
+    orders = Orders(**{key: params[key] for key in Orders._fields if key in params})
     sides = ((source, None), (target, _copy.SERVER_DATABASE), (source, _copy.SERVER_DATABASE), (source, None))
     with sessions(*sides) as (inside, server, publisher, looking):
         two_databases(here, inside, server)

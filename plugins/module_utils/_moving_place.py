@@ -17,8 +17,14 @@ from ._secrets import Cipher
 
 # Found by naming it: by hand is what that is.
 _BY_HAND = "s.allocation_strategy = 'auto'"
+# Of "18.4" or "180004" the major; one that is not known stands against nothing, since the preflight asks the servers.
+_MAJOR = "(SELECT CASE WHEN n >= 10000 THEN n / 10000 ELSE n END FROM (SELECT substring({0}.postgres_version FROM '^[0-9]{{1,9}}')::int AS n) version)"
 _ELSEWHERE = (
     Rule("s.id <> %(source_id)s::uuid", "'the tenant is on it'"),
+    Rule(
+        "coalesce({0} >= (SELECT {1} FROM db_servers o WHERE o.id = %(source_id)s::uuid), true)".format(_MAJOR.format("s"), _MAJOR.format("o")),
+        "'its PostgreSQL is older than that of the tenant''s server'",
+    ),
     Rule("s.name <> ALL (%(exclude)s::text[])", "'it is excluded'"),
 )
 _SHOWN = 50

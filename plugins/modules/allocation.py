@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: allocation
 short_description: Give instances their place on a PostgreSQL server, and take it back
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Finds a server for each instance and writes the place down, in one transaction. With O(state=present) it then makes the databases as
     M(saasodoo.postgres_pools.tenant_database) does, and records them as active. The other states work on the inventory database only.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: allocation_info
 short_description: Where instances have their databases
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Reads the inventory database. Nothing it returns is secret, unless O(credentials) asks for it.
 options:

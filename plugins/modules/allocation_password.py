@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: allocation_password
 short_description: Rotate the passwords of tenants in the inventory database
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Works on the inventory database only, in two steps around M(saasodoo.postgres_pools.tenant_database), which gives the password to the server.
   - The next password is written down before the server gets it, so a run that was interrupted is finished by the next one.

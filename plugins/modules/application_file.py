@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: application_file
 short_description: Put another connection into an application's INI file
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Changes options of one section, such as C(db_host) in C(odoo.conf). Comments, order, spacing, all other options, mode and owner stay.
   - The new file is written beside and moved into its place, so a reader finds the one or the other. Where a container has this one file mounted, and not its

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: application_secret
 short_description: Say what an application's secrets are to hold
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Opens the password of a connection and fills the contents of secrets with it. Runs where the keys may be, such as a client host.
   - The result has passwords in clear, so the task must be C(no_log).

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: cephfs_directory
 short_description: Directories with owner and quota on a CephFS that is proved to be mounted
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Makes directories below the mount point of a CephFS, gives them owner, mode and quota, or archives them. Nothing is ever deleted.
   - Before that, and each time, it proves the mount. What is mounted right at O(mount_path) is a live CephFS, it is that of O(cluster_fsid),

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: cephfs_subvolume
 short_description: Subvolumes of a CephFS, with their quotas
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Makes subvolumes of a CephFS, changes their quotas, or archives them, by the C(ceph) command.
   - It mounts nothing and gives no owner. M(saasodoo.postgres_pools.cephfs_directory) does that, at the path that this module returns.

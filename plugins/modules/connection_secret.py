@@ -35,7 +35,9 @@ options:
         type: str
         default: dsn
       optional:
-        description: Whether the secret is left out of the result where the connection has no part that O(secrets[].content) names, such as C(ca_certificate) without TLS.
+        description:
+          - Whether the secret is left out of the result where the connection has no part that O(secrets[].content) names, such as C(ca_certificate)
+            without TLS.
         type: bool
         default: false
   check_only:

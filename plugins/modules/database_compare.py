@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: database_compare
 short_description: Prove that two databases hold the same
-version_added: 0.1.0
+version_added: 0.9.0
 author:
   - The saasodoo.postgres_pools authors (@saasodoo)
 description:

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: database_copy
 short_description: Copy a database from one PostgreSQL server to another
-version_added: 0.1.0
+version_added: 0.9.0
 author:
   - The saasodoo.postgres_pools authors (@saasodoo)
 description:
@@ -128,6 +128,12 @@ options:
       - How many bytes are free where the target keeps its data. With it, a copy that would not fit is refused; 1.3 times the database's size is
         asked for.
     type: int
+  target_budget_bytes:
+    description:
+      - How many bytes all databases of the target's server may take together. With it, a copy is refused that would not fit beside those that are
+        there; 1.3 times the database's size is asked for.
+    type: int
+    version_added: 0.9.0
   progress_file:
     description:
       - A file that is written anew about once a second, at mode 0600, with an object in JSON of C(phase), C(tables), C(tables_done), C(bytes)
@@ -321,6 +327,7 @@ def argument_spec() -> Dict[str, Any]:
         timeout=dict(type="int", default=0),
         bin_dir=dict(type="path"),
         target_free_bytes=dict(type="int"),
+        target_budget_bytes=dict(type="int"),
         progress_file=dict(type="path"),
         **watch_spec(),
         **keys_spec(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: fleet_cleanup
 short_description: Decide what of the fleet may go, and record that it went
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - With O(state=begun) it ends overdue reservations, and plans what else may go. That are released databases and moved sources past
     their retention, servers in error that are proved empty, what has no row any more, and old archives. For everything that it keeps it says why.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: fleet_info
 short_description: A picture of the whole fleet, as the inventory database knows it
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Reads, in one transaction, what M(saasodoo.postgres_pools.fleet_report) makes metrics and a page of. Nothing it returns is secret.
   - It asks no server. What it says of their health is what the last probe found.

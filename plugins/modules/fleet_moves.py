@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: fleet_moves
 short_description: Say which tenants should be moved, and where to
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Finds the tenants whose place or limits do not fit their plan, those that have to leave a server, or those whose move makes the pools evenly loaded.
   - It reads the inventory database and changes nothing. M(saasodoo.postgres_pools.tenant_migration) moves a tenant.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: fleet_report
 short_description: Write a picture of the fleet as an HTML page and as metrics for Prometheus
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - The page needs nothing but itself. The metrics are for a textfile collector, or for any web server that Prometheus scrapes.
   - Each file is replaced whole, and has mode 0644. Both are written at every run, since they tell when they were made. A run counts as a change

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: inventory_schema
 short_description: Bring the schema of the inventory database to a version
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Runs numbered SQL scripts up or down, a transaction each, and keeps their checksums in C(db_schema_versions).
   - Log in as the owner of the database; the role C(inventory_db) passes the scripts and does the rest.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: isolation_probe
 short_description: Log in as a tenant and try what it must not reach
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - On each server it logs in with the real password of a tenant and tries to reach other tenants' databases, the server's own databases, files and
     programs, passwords, other roles, other sessions, the server's settings, replication, and its own limits. What is let through is a finding of kind

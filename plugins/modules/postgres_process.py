@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: postgres_process
 short_description: Run a local PostgreSQL server as an unprivileged user
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Makes, configures, starts, stops or archives one PostgreSQL server of this machine, without a service manager or containers.
   - This is the C(process) backend of the collection, made for a first try and for tests. In production use another backend.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: schedule
 short_description: Have a host run playbooks at their times, by systemd timers or by cron
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Puts a timer and a service for each job on the host, or, where there is no systemd, a crontab for all. Both start the same small program.
   - The program runs a job's playbook at most once at a time, ends it with all that it started when its time is up, and says how it ended.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: scram_verifier
 short_description: What PostgreSQL keeps of a password
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Makes the SCRAM-SHA-256 verifier of a password, the same one each time for the same password and O(name).
   - A new server is given it in place of its superuser's password, so that neither a Docker secret nor a container ever holds that.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: secret_file
 short_description: Write a file that only its owner may read, at every moment
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - The content is written into a new file of mode 0600 beside its place, which is then moved there. No other user can read it in between,
     and a reader finds the old content or the new, never half of it.

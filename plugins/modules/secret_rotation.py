@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: secret_rotation
 short_description: Encrypt the passwords in the inventory database with the newest key
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Opens each password with whichever key fits, and encrypts it with the first key where another had encrypted it. All or nothing.
   - Afterwards the older keys are needed no more, except for backups of the inventory database.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: server
 short_description: Enter a PostgreSQL server in the inventory database, and take it from one state to the next
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Works on the inventory database only; the role C(postgres_server) makes the server itself.
   - The states and their order are the database's own rules; a step it does not allow is an error that names it.

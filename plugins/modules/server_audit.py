@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: server_audit
 short_description: Compare the inventory database with what the servers hold
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Asks all servers at once for their databases, roles, memberships, limits, settings, C(pg_hba.conf) and version, and compares both ways with the
     inventory database, which is also compared with itself. What it finds is in RV(findings).

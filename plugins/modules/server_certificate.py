@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: server_certificate
 short_description: Sign the TLS certificates of servers, and see that they are served
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Keeps an authority in the inventory database, made by the first call, its key encrypted with the secret key. Or signs with one given by files.
   - Signs for the keys that M(saasodoo.postgres_pools.server_key) keeps, which also puts the certificates in their place.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: server_health
 short_description: Ask all servers of the inventory database whether they serve, and bring their states up to date
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Asks every server that is V(initializing), V(active), V(full), V(maintenance) or V(error), all of them side by side from the host it runs on, which
     has to be a client host.

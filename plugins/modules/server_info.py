@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: server_info
 short_description: The PostgreSQL servers of the inventory database, and their totals
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Reads the inventory database. Nothing it returns is secret.
 options:

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: server_key
 short_description: Keep the TLS key and certificate of servers where PostgreSQL reads them
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Runs on a host that has the servers' storage. Each server's key is made there, in C(tls/server.key) with mode 0600, and never leaves it.
   - Returns a request, for M(saasodoo.postgres_pools.server_certificate) to sign, and puts the signed certificate into C(tls/server.crt) by a rename.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: server_probe
 short_description: Ask a PostgreSQL server whether it serves
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Logs in as the administrator, reads a table and its file, and says the server's version. A server that only accepts connections does not serve,
     nor does one in recovery, which takes no writes.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: server_storage
 short_description: What lies in the directories of servers, and archives removed
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Reads on the host that has the storage which servers' directories and archives there are, and from their files which databases they hold.
     No PostgreSQL is needed for that, and nothing is started.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: storage_audit
 short_description: Compare servers' directories, and what runs in them, with the inventory's rows
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Runs on the host that has the directories. It only reads, in a child process that is left behind where the file system hangs.
   - Finds directories without a row and rows without a directory. For local servers, with O(processes), also PostgreSQL servers that run without a row,

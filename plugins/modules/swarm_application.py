@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: swarm_application
 short_description: Stop a tenant's application, give it another connection, start it
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - For an application that is a replicated Swarm service. Runs on a manager of the Swarm, with its C(docker) command.
   - The connection is put in as variables, as options of an INI file that the service has as a Swarm config, or as a whole secret. Configs and secrets

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: swarm_audit
 short_description: Compare a Swarm's services, secrets and configs with the inventory's rows
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Runs on a manager, with the command C(docker). It only reads, and only what bears the label C(postgres_pools.managed).
   - Finds services, secrets and configs without a row, rows without them, and services whose image, replicas, limits, directory, placement, secrets,

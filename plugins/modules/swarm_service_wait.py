@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: swarm_service_wait
 short_description: Wait for the one task of a Swarm service
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Looks at a service with one replica until its task is running and healthy, until what can be said of it changes, or until O(timeout).
   - A caller that shows RV(words) between its calls shows the progress.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: tenant_migration
 short_description: Record a tenant's move to another server, step by step
-version_added: 0.1.0
+version_added: 0.9.0
 description:
   - Keeps the record of one tenant's move in the inventory database. It touches no tenant database, and asks its server for nothing but its size, where the
     tenant is to have less storage. Whoever copies calls it before and after each step.

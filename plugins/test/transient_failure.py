@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: transient_failure
 short_description: Whether a failure of making a server may pass by itself
-version_added: 0.1.0
+version_added: 0.9.0
 author:
   - The saasodoo.postgres_pools authors (@saasodoo)
 description:

@@ -330,6 +330,8 @@ def test_each_thing_that_stands_against_a_copy_is_named(scratch: Pair, tmp_path:
     assert "1000 bytes" in found["space"]
     assert str(tmp_path) in found["clients"] and str(scratch.target.version // 10000) in found["clients"]
     assert any("told" in warning and "not copied" in warning for warning in warnings)
+    assert "The target's databases take" in problems(scratch, target_budget_bytes=20_000_000)["space"]
+    assert "space" not in problems(scratch, target_budget_bytes=1 << 40)
     assert set(found) == {"role", "prepared transaction", "lock", "space", "clients", "replication slot"}
 
 

@@ -54,7 +54,8 @@ def places(scratch: Environment) -> Dict[str, int]:
 def test_a_server_is_emptied_several_tenants_at_a_time(scratch: Environment) -> None:
     told = scratch.play("evacuate", {"server": "postgres-pool-a", "at_once": 5}, "--check").succeeded()
     assert len(told.stats["proposals"]) == 5 and places(scratch) == {"postgres-pool-a": 5}
-    scratch.play("evacuate", dict(LEASED, server="postgres-pool-a", at_once=5)).succeeded()
+    stats = scratch.play("evacuate", dict(LEASED, server="postgres-pool-a", at_once=5)).succeeded().stats
+    assert {one["instance_id"] for one in stats["proposals"]} == set(stats["moves"]) and {one["status"] for one in stats["moves"].values()} == {"moved"}
     assert places(scratch) == {"postgres-pool-b": 5}
     assert scratch.play("evacuate", dict(LEASED, server="postgres-pool-a")).succeeded().changed == 0
 

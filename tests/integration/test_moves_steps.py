@@ -219,6 +219,7 @@ def test_to_where_it_is_already_nothing_moves(two):
         ({"plan_tier": "premium"}, "No other dedicated server has room .* none may be made .*foreign: it belongs to another instance"),
         ({"plan_tier": "free", "size_bytes": 2 << 30}, "has 2048 MiB, and plan free takes 1024 MiB"),
         ({"exclude": ["new", "hand"]}, "No other shared server has room .*new: it is excluded"),
+        ({"target": "older"}, "Server older cannot take instance .*its PostgreSQL is older"),
         ({"lease": "abc"}, "lease must be a UUID"),
         ({"lease_seconds": 0}, "lease_seconds is 0; it is 1 or more"),
         ({"state": "copying", "lease": str(uuid.UUID(int=1))}, "is not being moved"),
@@ -228,6 +229,8 @@ def test_to_where_it_is_already_nothing_moves(two):
 def test_what_cannot_be_is_said_and_nothing_is_touched(two, given, told):
     two.pool("small", storage_budget_bytes=1 << 30, priority=200)
     two.pool("broken", status="error", status_reason="no route")
+    two.pool("older", postgres_version="15.18", priority=200)
+    two.query("UPDATE db_servers SET postgres_version = '180004' WHERE name = 'old'")
     other = tenant(two)
     dedicated(two, other, "foreign")
     before = two.query("SELECT to_jsonb(s) FROM db_servers s ORDER BY name")
