@@ -122,6 +122,10 @@ def _moves(inventory: Inventory) -> List[Dict[str, Any]]:
         " AND n.status = 'completed' AND n.retained_until IS NOT NULL) THEN m.application ELSE '{{}}' END"
         ' AS application, m.id::text AS migration_id, m.proof, m.retained_until, a.instance_id::text, a.database_name AS database, a.role_name AS "user",'
         " a.status AS allocation_status, s.name AS server, s.status AS server_status, t.name AS target, p.name AS place,"
+        # Moved on since, each time with a proof, the tenant has its data where the last move led.
+        " (SELECT led.name FROM db_tenant_migrations l JOIN db_servers led ON led.id = l.target_server_id WHERE l.allocation_id = m.allocation_id"
+        " AND l.status = 'completed' AND l.returning_at IS NULL AND l.proof ->> 'equal' = 'true' AND l.cutover_at >= m.cutover_at"
+        " ORDER BY l.cutover_at DESC LIMIT 1) AS led_to,"
         " s.host, s.port, s.tls, s.admin_user, s.admin_password_encrypted, {0}"
         " FROM db_tenant_migrations m JOIN db_allocations a ON a.id = m.allocation_id JOIN db_servers p ON p.id = a.server_id"
         " JOIN db_servers s ON s.id = m.source_server_id JOIN db_servers t ON t.id = m.target_server_id"

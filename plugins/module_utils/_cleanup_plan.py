@@ -135,7 +135,7 @@ def _why_source_stays(row: Row, source: Optional[str], now: datetime.datetime) -
     reasons = (
         (row["retained_until"] > now, "it is kept until {0}".format(_told(row["retained_until"]))),
         (row["allocation_status"] != "active", "its allocation is {0}, not active".format(row["allocation_status"])),
-        (row["place"] != row["target"], "its tenant is on {0} now, not where the move led".format(row["place"])),
+        (row["place"] != (row.get("led_to") or row["target"]), "its tenant is on {0} now, not where its moves led".format(row["place"])),
         ((row["proof"] or {}).get("equal") is not True, "there is no proof that the target is equal"),
         (not source or source == row["database"], "its move does not say under which name it was put aside"),
         (row["server_status"] not in USABLE, "its server is {0}".format(row["server_status"])),

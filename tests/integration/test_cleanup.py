@@ -243,8 +243,8 @@ def move(
 
 
 def test_moved_sources(scratch: Environment) -> None:
-    """A source of which all is proved is dropped; one that is not proved, not due or whose tenant went elsewhere stays."""
-    tenants = instances(4)
+    """A source of which all is proved is dropped; one that is not proved, not due or whose tenant went elsewhere without a proof stays."""
+    tenants = instances(5)
     source = pool(scratch, "postgres-pool-source")
     scratch.play("allocate", {"allocations": tenants}).succeeded()
     scratch.execute("UPDATE db_servers SET status = 'maintenance'")
@@ -254,16 +254,20 @@ def test_moved_sources(scratch: Environment) -> None:
     names_of = {one["instance_id"]: one["database_name"] for one in scratch.rows("SELECT instance_id::text, database_name FROM db_allocations")}
     # As a release puts a database aside.
     quarantined(scratch, source, names_of[ids[0]], "aside")
+    quarantined(scratch, source, names_of[ids[4]], "moved_on")
     good = {"equal": True, "source_database": "aside"}
     for number, (proof, days) in enumerate([(good, -1), ({"equal": False, "source_database": "b"}, -1), (good, 1), (good, -1)]):
         move(scratch, ids[number], source, target, proof, days)
-    move(scratch, ids[3], target, source, good, None)
+    move(scratch, ids[3], target, source, {"equal": False}, None)
+    # There and back again, with a proof each time.
+    move(scratch, ids[4], source, target, {"equal": True, "source_database": "moved_on"}, -1)
+    move(scratch, ids[4], target, source, good, None)
     before = {database["name"] for database in scratch.contents(source)["databases"]}
     check = unchanged_by_check(scratch)
     outcome = cleanup(scratch).succeeded()
     same(check, outcome)
-    assert [(one["action"], one["what"]) for one in outcome.stats["done"]] == [("drop", "moved source")]
-    assert before - {database["name"] for database in scratch.contents(source)["databases"]} == {"aside"}
+    assert [(one["action"], one["what"]) for one in outcome.stats["done"]] == [("drop", "moved source")] * 2
+    assert before - {database["name"] for database in scratch.contents(source)["databases"]} == {"aside", "moved_on"}
     reasons = sorted(one["why"] for one in outcome.stats["kept"] if one["what"] == "moved source")
     assert len(reasons) == 3
     for reason, words in zip(reasons, ("it is kept until", "its tenant is on postgres-pool-source now", "there is no proof")):

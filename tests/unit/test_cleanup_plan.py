@@ -193,6 +193,7 @@ def moved(**more: Any) -> Dict[str, Any]:
         ({"allocation_status": "migrating"}, "its allocation is migrating"),
         ({"place": "a"}, "its tenant is on a now"),
         ({"place": "c"}, "its tenant is on c now"),
+        ({"place": "b", "led_to": "c"}, "its tenant is on b now"),
         ({"proof": None}, "no proof"),
         ({"proof": {"equal": False, "source_database": "x_aside"}}, "no proof"),
         ({"proof": {"equal": True}}, "under which name"),
@@ -205,8 +206,10 @@ def test_a_moved_source_is_kept(more: Dict[str, Any], reason: str) -> None:
 
 
 def test_a_moved_source_goes() -> None:
-    plan = decided(moves=[moved()])
-    assert [(item["action"], item["row"]["quarantine_name"]) for item in plan.items] == [("drop", "x_aside")]
+    # So too where later moves, each proved, led the tenant on, or back to where it came from.
+    for more in ({}, {"place": "c", "led_to": "c"}, {"place": "a", "led_to": "a"}):
+        plan = decided(moves=[moved(**more)])
+        assert [(item["action"], item["row"]["quarantine_name"]) for item in plan.items] == [("drop", "x_aside")]
 
 
 def test_a_registry_without_servers_refuses() -> None:
