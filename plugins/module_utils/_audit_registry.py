@@ -71,7 +71,7 @@ ORDER BY a.reserved_at, a.id
 _MOVES = """
 SELECT s.name AS server, a.database_name AS database, a.role_name AS owner, m.source_database AS aside FROM db_tenant_migrations m
 JOIN db_allocations a ON a.id = m.allocation_id JOIN db_servers s ON s.id IN (m.source_server_id, m.target_server_id)
-WHERE m.status NOT IN ('completed', 'rolled_back') OR m.retained_until IS NOT NULL
+WHERE m.status NOT IN ('completed', 'rolled_back') OR m.retained_until IS NOT NULL OR m.lease_expires_at IS NOT NULL
 """
 
 
