@@ -10,7 +10,6 @@ import threading
 import time
 from typing import List, NamedTuple, Optional, Sequence
 
-import checkout  # noqa: F401  so that the tests' fixtures are found
 import psycopg2
 from environment import Environment, connect, environment, instances
 

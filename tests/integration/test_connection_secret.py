@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
+import sys
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
@@ -29,7 +29,7 @@ class Platform:
 
     def __init__(self, scratch: Environment, folder: Path) -> None:
         self.scratch, self.folder = scratch, folder
-        shutil.copy(str(FAKE), str(folder / "docker"))
+        (folder / "docker").write_text("#!{0}\n{1}".format(sys.executable, FAKE.read_text()))
         (folder / "docker").chmod(0o755)
         self.env = {"PATH": "{0}:{1}".format(folder, os.environ["PATH"])}
         scratch.base.update(self.env)
