@@ -13,8 +13,8 @@ import contextlib
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from . import _copy_catalog as catalog
+from . import _copy_code, _tenant_sql
 from . import _copy_dress as dress
-from . import _tenant_sql
 from ._copy_clients import find
 from ._copy_plan import Problem
 from ._copy_preflight import Findings, Preflight
@@ -28,6 +28,7 @@ from ._errors import PoolsError
 SERVER_DATABASE = "postgres"
 MOST_JOBS = 64
 _IDENTITY = "SELECT system_identifier, pg_postmaster_start_time() AS started FROM pg_control_system()"
+_TRUST = "Look at it and trust it, by refuse_code=false here or trust_code=true in a move; or choose a server that nobody shares."
 _FACTS = ("size", "relations", "large_objects", "large_object_bytes", "unlogged_tables", "event_triggers")
 # What is said of a copy before one has been made.
 _NOTHING: Dict[str, Any] = {"bytes": 0, "tables": 0, "sequences": 0, "large_objects": 0, "seconds": {}, "roles": []}
@@ -130,6 +131,10 @@ def _look(source: Side, target: Side, orders: Orders, inside: Any, server: Any) 
     if database is None:
         raise PoolsError("Database {0} was dropped from the {1}.".format(source.database, source.where))
     found = Preflight(source, target, orders.replace, orders.target_free_bytes, orders.target_budget_bytes).look(inside, server, database)
+    code = _copy_code.found(inside) if orders.refuse_code else []
+    if code:
+        told = "With a superuser's rights the restore would run code of the database's own in {0}.".format(", ".join(code))
+        found.problems.append(Problem("code", told, _TRUST))
     try:
         find(orders.bin_dir or "", inside.server_version // 10000, server.server_version // 10000)
     except PoolsError as error:

@@ -39,6 +39,7 @@ class Orders(NamedTuple):
     target_free_bytes: Optional[int] = None
     target_budget_bytes: Optional[int] = None
     progress_file: Optional[str] = None
+    refuse_code: bool = False
 
 
 class Steps:

@@ -27,7 +27,7 @@ UNFINISHED = "(m.status = 'rolled_back' AND m.lease_expires_at IS NOT NULL)"
 HELD = "({0} OR {1})".format(OPEN, UNFINISHED)
 MOVES = """
 SELECT m.id::text, m.allocation_id::text, a.instance_id::text, m.mode, m.status, m.status_reason, source.name AS source, target.name AS target,
-    target.storage_budget_bytes AS target_budget_bytes,
+    target.storage_budget_bytes AS target_budget_bytes, target.server_type AS target_type,
     target.status AS target_status, target.status_reason AS target_reason, a.database_name AS database, m.source_database, m.plan_tier,
     m.requires_dedicated, m.connections, m.storage_bytes, m.source_plan_tier, m.source_requires_dedicated, m.source_connections,
     m.source_storage_bytes, m.lease_holder::text AS lease, m.lease_actor, m.lease_expires_at,

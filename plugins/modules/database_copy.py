@@ -134,6 +134,14 @@ options:
         there; 1.3 times the database's size is asked for.
     type: int
     version_added: 0.9.0
+  refuse_code:
+    description:
+      - Whether a database is refused of which the restore would run code that does more than compute, in CHECK constraints of tables and domains, in stored
+        generated columns, and in casts. A restore is a superuser's, so on a server that others share that code could reach what is theirs.
+      - PostgreSQL's own functions are allowed where they only compute, and the immutable ones that an extension has in C.
+    type: bool
+    default: false
+    version_added: 0.9.0
   progress_file:
     description:
       - A file that is written anew about once a second, at mode 0600, with an object in JSON of C(phase), C(tables), C(tables_done), C(bytes)
@@ -328,6 +336,7 @@ def argument_spec() -> Dict[str, Any]:
         bin_dir=dict(type="path"),
         target_free_bytes=dict(type="int"),
         target_budget_bytes=dict(type="int"),
+        refuse_code=dict(type="bool", default=False),
         progress_file=dict(type="path"),
         **watch_spec(),
         **keys_spec(),
