@@ -4,15 +4,19 @@
 """A real Docker Swarm of three nodes with a real CephFS, on one machine, for tests.
 
     python tests/swarm_bed check                    whether there can be one; installs the packages that are missing
-    python tests/swarm_bed up                       make it, or complete what is there
+    python tests/swarm_bed up [--managers 3]        make it, or complete what is there; with as many managers of the Swarm (1)
     python tests/swarm_bed down                     remove it; heals an interrupted `up`
     python tests/swarm_bed purge                    and what down keeps to make the next one quick: a gigabyte of unpacked images, the logs
     python tests/swarm_bed status
     python tests/swarm_bed cut|heal NODE NETWORK    take a node off the cluster or storage network, and put it back
     python tests/swarm_bed kill|start NODE          its power, so to say
+    python tests/swarm_bed restart                  the power of all of them at once
+    python tests/swarm_bed pause|unpause NODE       it stands still, and goes on as if nothing had been
     python tests/swarm_bed umount|mount NODE        its CephFS
     python tests/swarm_bed freeze|thaw NODE         the same, when it neither answers nor fails
+    python tests/swarm_bed crash NODE               the same, when its program dies: what used it fails at once
     python tests/swarm_bed evict NODE               close its CephFS session from the cluster's side
+    python tests/swarm_bed kill-mds|start-mds       the metadata server of CephFS
 
 $SWARM_BED_DIR says where (/var/lib/postgres_pools/swarm-bed), $SWARM_BED_NUMBER which of several side by side (0). The images are cached in the
 checkout's .cache/swarm-bed. Ends with 77 where there can be no bed. Python's standard library only.
@@ -78,7 +82,7 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def up() -> None:
+def up(managers: int = 1) -> None:
     step("packages", machine.ensure)
     with alone(BED):
         LOGS.mkdir(exist_ok=True)
@@ -93,7 +97,7 @@ def up() -> None:
         step("ceph", ceph.start)
         step("dockerds", lambda: nodes.side_by_side(nodes.wait_until_up))
         step("mounts", lambda: nodes.side_by_side(nodes.mount))
-        step("swarm", nodes.join_swarm)
+        step("swarm", lambda: nodes.join_swarm(managers))
         inventory.write()
     say(summary("up"))
 
@@ -133,8 +137,11 @@ def status() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests/swarm_bed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    for name, function in (("check", machine.ensure), ("up", up), ("down", down), ("purge", purge), ("status", status)):
+    for name, function in (("check", machine.ensure), ("down", down), ("purge", purge), ("status", status)):
         verbs.add_parser(name).set_defaults(call=lambda _asked, function=function: function())
+    made = verbs.add_parser("up")
+    made.add_argument("--managers", type=int, choices=(1, len(NODES)), default=1)
+    made.set_defaults(call=lambda asked: up(asked.managers))
     faults.add_to(verbs)
     asked = parser.parse_args()
     try:

@@ -12,12 +12,14 @@ from typing import Any
 import ceph
 import nodes
 from outer import docker, in_node
-from processes import BedError
-from settings import NETWORKS, NODES, node_named
+from processes import BedError, stop_daemon, wait_for
+from settings import NETWORKS, NODES, Node, node_named
 
 
 def add_to(verbs: Any) -> None:
-    for function in (cut, heal, kill, start, umount, mount, freeze, thaw, evict):
+    for name, everywhere in (("restart", restart), ("kill-mds", kill_mds), ("start-mds", start_mds)):
+        verbs.add_parser(name).set_defaults(call=lambda _asked, everywhere=everywhere: everywhere())
+    for function in (cut, heal, kill, start, pause, unpause, umount, mount, freeze, thaw, crash, evict):
         verb = verbs.add_parser(function.__name__)
         verb.add_argument("node", choices=[node.name for node in NODES])
         if function in (cut, heal):
@@ -38,10 +40,28 @@ def kill(asked: argparse.Namespace) -> None:
 
 
 def start(asked: argparse.Namespace) -> None:
-    node = node_named(asked.node)
+    boot(node_named(asked.node))
+
+
+def boot(node: Node) -> None:
+    """As on a machine, where the file systems are mounted before dockerd starts what uses them."""
     docker("start", node.name)
-    nodes.wait_until_up(node)
     nodes.mount(node)
+    nodes.wait_until_up(node)
+
+
+def restart() -> None:
+    docker("kill", *(node.name for node in NODES))
+    nodes.side_by_side(boot)
+    wait_for("all nodes are ready in the Swarm", 120, nodes.all_ready, pause=0.5)
+
+
+def pause(asked: argparse.Namespace) -> None:
+    docker("pause", asked.node)
+
+
+def unpause(asked: argparse.Namespace) -> None:
+    docker("unpause", asked.node)
 
 
 def umount(asked: argparse.Namespace) -> None:
@@ -60,6 +80,20 @@ def freeze(asked: argparse.Namespace) -> None:
 
 def thaw(asked: argparse.Namespace) -> None:
     in_node(asked.node, "pkill", "-CONT", "-x", "ceph-fuse")
+
+
+def crash(asked: argparse.Namespace) -> None:
+    in_node(asked.node, "pkill", "-KILL", "-x", "ceph-fuse")
+
+
+def kill_mds() -> None:
+    stop_daemon(ceph.pid_file("ceph-mds", "a"), "ceph-mds", polite=0)
+
+
+def start_mds() -> None:
+    """With its clients back, too: it waits for those that it knows."""
+    ceph.daemon("ceph-mds", "a")
+    wait_for("the metadata server is active", 60, ceph.mds_active)
 
 
 def evict(asked: argparse.Namespace) -> None:

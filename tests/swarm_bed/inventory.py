@@ -10,6 +10,7 @@ from typing import Any, Dict
 
 import ceph
 import image_recipe
+import nodes
 from outer import SOCKET
 from settings import BED, CEPHFS_MOUNT, CHECKOUT, CLIENT_CONTAINER, MANAGER, MANAGER_API, NODES, SESSION_TIMEOUT
 
@@ -53,9 +54,18 @@ def inventory() -> Dict[str, Any]:
         return {"hosts": {name: {} for name in names}}
 
     workers = [node.name for node in NODES if node is not MANAGER]
-    nodes = {node.name: {"swarm_bed_address": node.address("cluster"), "swarm_bed_storage_address": node.address("storage")} for node in NODES}
+    there = {node.name: {"swarm_bed_address": node.address("cluster"), "swarm_bed_storage_address": node.address("storage")} for node in NODES}
     through_docker = {"ansible_connection": "community.docker.docker", "ansible_python_interpreter": "/usr/bin/python3"}
-    client = {**through_docker, "ansible_host": CLIENT_CONTAINER, "ansible_docker_extra_args": "-H " + MANAGER_API}
+    managers = nodes.manager_nodes()
+    # One on each manager; prepare.yml makes that of the first, or of the one that postgres_pools_manager names.
+    clients = {
+        "client" if node is MANAGER else "client-" + node.name: {
+            **through_docker,
+            "ansible_host": CLIENT_CONTAINER,
+            "ansible_docker_extra_args": "-H " + node.docker_api,
+        }
+        for node in managers
+    }
     return {
         "all": {
             "vars": {
@@ -69,11 +79,11 @@ def inventory() -> Dict[str, Any]:
                 "swarm_bed_memory": memory(),
             },
             "children": {
-                "swarm_bed_nodes": {"hosts": nodes, "vars": {**through_docker, "ansible_docker_extra_args": "-H " + SOCKET}},
-                "swarm_managers": group(MANAGER.name),
+                "swarm_bed_nodes": {"hosts": there, "vars": {**through_docker, "ansible_docker_extra_args": "-H " + SOCKET}},
+                "swarm_managers": group(*(node.name for node in managers)),
                 "storage_hosts": group(MANAGER.name),
                 "database_nodes": group(*workers),
-                "database_clients": {"hosts": {"client": client}},
+                "database_clients": {"hosts": clients},
             },
         }
     }

@@ -15,7 +15,7 @@ import image_recipe
 import loaded
 from outer import answers, docker, in_node, node_runs, running_containers
 from processes import BedError, run, wait_for
-from settings import CEPHFS_MOUNT, MANAGER, MANAGER_API, NODES, Node
+from settings import CEPHFS_MOUNT, MANAGER, NODES, Node
 
 
 def side_by_side(step: Callable[[Node], None]) -> None:
@@ -36,14 +36,13 @@ def start(node: Node) -> None:
     loaded.place(node.folder / "docker")
     create = ["create", "--name", node.name, "--hostname", node.name, *loaded.RIGHTS]
     create += ["--network", "cluster", "--ip", node.address("cluster")]
-    # Nobody answers there, so a name that is not known is refused at once: an image that is not there fails in no time, as do the containers' lookups.
-    create += ["--dns", "127.0.0.1"]
+    # Nobody answers there. What the containers look up fails soon; dockerd's own lookup of its registry, before each task, would take 20 s all the same.
+    create += ["--dns", "127.0.0.1", "--add-host", "registry-1.docker.io:127.0.0.1"]
     create += ["--volume", "{0}:/var/lib/docker".format(node.folder / "docker"), "--volume", "{0}:/etc/ceph".format(ceph_folder)]
     create += ["--tmpfs", "/run", "--tmpfs", "/tmp:exec", "--stop-timeout", "10"]
     create += [image_recipe.NODE.tag, *loaded.DAEMON, "--dns", "127.0.0.1"]
-    if node is MANAGER:
-        # For a controller outside the Swarm, on a network that only this machine reaches.
-        create += ["--host", MANAGER_API, "--tls=false"]
+    # For a controller outside the Swarm, on a network that only this machine reaches.
+    create += ["--host", node.docker_api, "--tls=false"]
     docker(*create)
     docker("network", "connect", "--ip", node.address("storage"), "storage", node.name)
     docker("start", node.name)
@@ -82,7 +81,7 @@ def swarm_state(node: Node) -> str:
     return in_node(node.name, "docker", "info", "--format", "{{.Swarm.LocalNodeState}}", limit=20)
 
 
-def join_swarm() -> None:
+def join_swarm(managers: int) -> None:
     if swarm_state(MANAGER) != "active":
         in_node(MANAGER.name, "docker", "swarm", "init", "--advertise-addr", MANAGER.address("cluster"))
     token = in_node(MANAGER.name, "docker", "swarm", "join-token", "--quiet", "worker")
@@ -90,7 +89,20 @@ def join_swarm() -> None:
         if swarm_state(node) != "active":
             address = node.address("cluster")
             in_node(node.name, "docker", "swarm", "join", "--token", token, "--advertise-addr", address, MANAGER.address("cluster") + ":2377")
-    wait_for("all nodes are ready in the Swarm", 30, lambda: ready_nodes() == sorted(node.name for node in NODES), pause=0.3)
+    wait_for("all nodes are ready in the Swarm", 30, all_ready, pause=0.3)
+    if managers > 1:
+        in_node(MANAGER.name, "docker", "node", "promote", *(node.name for node in NODES[1:managers]))
+        wait_for("they are managers", 30, lambda: len(manager_nodes()) >= managers, pause=0.3)
+
+
+def all_ready() -> bool:
+    return ready_nodes() == sorted(node.name for node in NODES)
+
+
+def manager_nodes() -> List[Node]:
+    listed = in_node(MANAGER.name, "docker", "node", "ls", "--format", "{{.Hostname}} {{.ManagerStatus}}", limit=20)
+    named = [line.split()[0] for line in listed.splitlines() if line.endswith((" Leader", " Reachable"))]
+    return [node for node in NODES if node.name in named]
 
 
 def ready_nodes() -> List[str]:

@@ -43,6 +43,10 @@ class Node(NamedTuple):
         return "{0}{1}".format(NETWORKS[network].gateway, self.number)
 
     @property
+    def docker_api(self) -> str:
+        return "tcp://{0}:2375".format(self.address("cluster"))
+
+    @property
     def folder(self) -> Path:
         return BED / "nodes" / self.name
 
@@ -52,10 +56,10 @@ NETWORKS: Dict[str, Network] = {
     name: Network(name, "swbed-{0}{1}".format(name, SUFFIX), "10.{0}.{1}.0/24".format(block, NUMBER), "10.{0}.{1}.1".format(block, NUMBER))
     for name, block in (("cluster", 77), ("storage", 79))
 }
-# The first is the Swarm's manager and the storage host.
+# The first is the Swarm's manager, of three the one with which the Swarm begins, and the storage host.
 NODES: Tuple[Node, ...] = (Node("sw1", 1, "rwps"), Node("sw2", 2, "rw"), Node("sw3", 3, "rw"))
 MANAGER = NODES[0]
-MANAGER_API = "tcp://{0}:2375".format(MANAGER.address("cluster"))
+MANAGER_API = MANAGER.docker_api
 CLIENT_CONTAINER = "postgres-pools-client"
 
 
