@@ -61,13 +61,18 @@ _CAUSES = (
         "The last lines of its log say why.",
     ),
     (
+        r"non-zero exit \(74\)",
+        "The storage gives errors on that node.",
+        "Unmount CephFS there and mount it again; playbooks/prepare.yml proves it.",
+    ),
+    (
         r"non-zero exit \(75\)",
         "Another task still holds the lock on the server's directory.",
-        "Look for a task of this service on a node that was cut off, and let its storage client be evicted.",
+        "Its log says which task on which node has it. Where that node is lost, run playbooks/fence.yml -e node=NODE.",
     ),
     (
         r"non-zero exit \(78\)",
-        "The image is of another major version than the data.",
+        "The image is of another major version than the data, or lacks flock or dd.",
         "Give the image of that version; to change it, move the tenants to a new server.",
     ),
     (r"non-zero exit \(137\)", "It was killed, most likely for want of memory.", "Give servers a larger memory_limit."),

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 The saasodoo.postgres_pools authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Programs of Debian that a test looks at its results with: Prometheus, its collector, Chromium. Fetched where they are missing."""
+"""Programs of Debian that tests need: Prometheus, its collector, Chromium, BusyBox. Fetched where they are missing."""
 
 from __future__ import annotations
 
@@ -22,24 +22,35 @@ MONITORING = {"prometheus": "prometheus", "promtool": "prometheus", "prometheus-
 
 
 def monitoring() -> Dict[str, str]:
-    """The paths of prometheus, promtool and prometheus-node-exporter. The packages are unpacked and not installed: nothing is started by that."""
+    """The paths of prometheus, promtool and prometheus-node-exporter."""
     found = {name: shutil.which(name) or "" for name in MONITORING}
     if all(found.values()):
         return found
-    home = CACHE / "debian-monitoring"
+    home = _unpacked("monitoring", *sorted(set(MONITORING.values())))
+    return {name: found[name] or str(home / "usr" / "bin" / name) for name in MONITORING}
+
+
+def busybox() -> str:
+    """The path of BusyBox."""
+    return shutil.which("busybox") or str(_unpacked("busybox", "busybox-static") / "bin" / "busybox")
+
+
+def _unpacked(name: str, *packages: str) -> Path:
+    """The folder that packages are unpacked in. They are not installed: nothing is started by that."""
+    home = CACHE / ("debian-" + name)
     with _alone():
         if not home.exists():
-            _need_debian("promtool and a Prometheus")
+            _need_debian(" and ".join(packages))
             CACHE.mkdir(exist_ok=True)
             with tempfile.TemporaryDirectory(dir=str(CACHE)) as scratch:
-                download = ["apt-get", "-qq", "download", *sorted(set(MONITORING.values()))]
+                download = ["apt-get", "-qq", "download", *packages]
                 # Where apt's lists are too old for that, they are fetched first.
                 if _quiet(download, scratch) and (_quiet(["apt-get", "-qq", "update"], scratch) or _quiet(download, scratch)):
-                    _skip("apt-get could not download prometheus")
+                    _skip("apt-get could not download {0}".format(" and ".join(packages)))
                 for package in Path(scratch).glob("*.deb"):
                     subprocess.run(["dpkg", "-x", str(package), str(Path(scratch) / "root")], check=True, timeout=120)
                 (Path(scratch) / "root").rename(home)
-    return {name: found[name] or str(home / "usr" / "bin" / name) for name in MONITORING}
+    return home
 
 
 def chromium() -> str:

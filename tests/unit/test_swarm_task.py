@@ -70,6 +70,7 @@ def test_a_stopped_service_is_ready_once_no_container_is_left() -> None:
         ("no suitable node (scheduling constraints not satisfied on 3 nodes)", "label"),
         ("No such image: postgres:99", "image"),
         ('invalid mount config for type "bind": bind source path does not exist: /mnt/cephfs/x', "directory is not there"),
+        ("task: non-zero exit (74)", "storage gives errors"),
         ("task: non-zero exit (75)", "lock"),
         ("task: non-zero exit (137): dockerexec: unhealthy container", "health check"),
         ("task: non-zero exit (137)", "memory"),
