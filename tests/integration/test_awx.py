@@ -10,8 +10,9 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Set, Tuple
 
 import pytest
 import yaml
@@ -54,6 +55,8 @@ class Done(NamedTuple):
     changed: int
     # What this run alone wrote.
     writes: List[Any]
+    # What was said of each item of each task of the role: changed or ok.
+    each: Dict[Tuple[str, str], str]
 
     def succeeded(self) -> Done:
         assert self.rc == 0, self.output
@@ -83,7 +86,19 @@ def play(there: Awx, variables: Dict[str, Any], *flags: str, **environment: str)
     assert TOKEN not in output and PASSWORD not in output and json.dumps(PASSWORD)[1:-1] not in output, output
     assert "Traceback" not in output, output
     counted = re.search(r"changed=(\d+)", done.stdout)
-    return Done(done.returncode, output, int(counted.group(1)) if counted else -1, there.writes[before:])
+    return Done(done.returncode, output, int(counted.group(1)) if counted else -1, there.writes[before:], told_of_each(done.stdout))
+
+
+def told_of_each(output: str) -> Dict[Tuple[str, str], str]:
+    each: Dict[Tuple[str, str], str] = {}
+    task = ""
+    for line in output.splitlines():
+        begun = re.match(r"TASK \[saasodoo\.postgres_pools\.awx : (.+)\] \*+$", line)
+        task = begun.group(1) if begun else task
+        one = re.match(r"(changed|ok): \[localhost\](?: => \(item=(.*)\))?", line)
+        if one:
+            each[task, one.group(2) or ""] = one.group(1)
+    return each
 
 
 def dash(name: str) -> str:
@@ -116,7 +131,13 @@ def there() -> Iterator[Awx]:
 
 
 @pytest.fixture(scope="module")
-def first(there: Awx) -> Done:
+def others(there: Awx) -> Set[int]:
+    """What is not of the role, by id."""
+    return {identity for members in there.objects.values() for identity in members}
+
+
+@pytest.fixture(scope="module")
+def first(there: Awx, others: Set[int]) -> Done:
     return play(there, ALL).succeeded()
 
 
@@ -200,12 +221,39 @@ def test_workflows(there: Awx, first: Done) -> None:
     assert list(there.survey("postgres-pools-change-plan-approved", "workflow_job_templates")) == ["instance_id", "plan_tier"]
 
 
-def test_a_second_run_changes_nothing(there: Awx, first: Done) -> None:
-    # Of the templates those that differ in kind: with lists, numbers, fractions, without a survey, in each queue.
-    second = play(there, dict(ALL, awx_only=["audit", "change_plan", "inventory_db", "prepare", "rebalance"])).succeeded()
-    assert second.changed == 0, second.output
-    assert not second.writes
-    assert len(there.objects["job_templates"]) == len(TEMPLATES)
+# Which task makes which kind of object, one by one. Only an approval is made with something else, its node.
+MAKERS = {
+    "The organization": "organizations",
+    "The execution environment": "execution_environments",
+    "The labels": "labels",
+    "The project": "projects",
+    "Instance groups that are to be made": "instance_groups",
+    "Types of credentials": "credential_types",
+    "Credentials": "credentials",
+    "The inventory": "inventories",
+    "Its hosts": "hosts",
+    "Its groups": "groups",
+    "Its sources": "inventory_sources",
+    "Job templates": "job_templates",
+    "Schedules": "schedules",
+    "Workflows": "workflow_job_templates",
+    "Nodes": "workflow_job_template_nodes",
+}
+AFTERWARDS = "What comes after an approval"
+
+
+def test_the_first_run_changes_each_object_and_the_second_none(there: Awx, first: Done, others: Set[int]) -> None:
+    changed = {one for one, said in first.each.items() if said == "changed"}
+    made = Counter(kind for kind, members in there.objects.items() for identity in members if identity not in others)
+    assert made.pop("workflow_approval_templates") == 1
+    assert {kind: len([one for one in changed if one[0] == task]) for task, kind in MAKERS.items()} == made
+    assert {task for task, _item in changed} == {*MAKERS, AFTERWARDS}
+    assert len(there.objects["job_templates"]) == len(TEMPLATES) >= 26
+
+    second = play(there, ALL).succeeded()
+    assert second.changed == 0 and not second.writes, second.output
+    # Its module was run for each object again, and found it as it should be; but a label has nothing that could differ.
+    assert {one: second.each.get(one, "left out") for one in changed} == {one: "left out" if one[0] == "The labels" else "ok" for one in changed}
 
 
 # --- what is the same for all templates, with few
@@ -218,57 +266,63 @@ def small() -> Iterator[Awx]:
 
 
 def few(**variables: Any) -> Dict[str, Any]:
-    return dict({"awx_only": ["change_plan", "health"]}, **variables)
+    return dict({"awx_only": ["change_plan", "health"], "awx_inventory_sources": {}}, **variables)
 
 
-def test_from_a_check_to_the_removal(small: Awx) -> None:
-    checked = play(small, few(), "--check").succeeded()
+def test_from_a_check_to_the_removal_in_an_organization_of_somebody_else(small: Awx) -> None:
+    platform = small.add("organizations", name="Platform", description="of somebody else")
+    checked = play(small, few(awx_organization="Platform"), "--check").succeeded()
     assert "job_templates postgres-pools-health" in checked.output and checked.changed == 1
     assert not checked.writes
 
-    play(small, few(awx_credentials=CREDENTIALS)).succeeded()
-    wanted = few(
-        awx_credentials=dict(CREDENTIALS, secret_keys={"keys": "another"}),
-        awx_job_templates={"change_plan": {"timeout": 900}, "health": None},
-    )
-    # With everything there, a check says which objects would change.
-    told = play(small, dict(wanted, awx_job_templates={"change_plan": {"timeout": 900}}), "--check").succeeded()
-    assert told.changed == 1 and not told.writes
-    changed = play(small, wanted).succeeded()
-    assert small.named("job_templates")["postgres-pools-change-plan"]["timeout"] == 900
-    # Secrets of credentials are left alone, and what is wanted no more goes, with its schedule and its label.
-    wrote = {(method, path.split("/")[3]) for method, path, _body in changed.writes}
-    assert wrote == {("PATCH", "job_templates"), ("DELETE", "schedules"), ("DELETE", "job_templates")}
-    assert list(small.named("job_templates")) == ["postgres-pools-change-plan"]
-    assert small.named("credentials")["postgres-pools-secret-keys"]["inputs"]["keys"] == CREDENTIALS["secret_keys"]["keys"]
-
-    organization = small.named("organizations")["PostgreSQL pools"]["id"]
-    foreign = small.add("projects", name="somebody's", organization=organization, scm_type="git", scm_url="https://git.example.org/x")
-    before = json.dumps(small.objects, sort_keys=True)
-    checked = play(small, {"awx_state": "absent"}, "--check").succeeded()
-    assert checked.changed > 0 and not checked.writes and json.dumps(small.objects, sort_keys=True) == before
-    play(small, {"awx_state": "absent"}).succeeded()
-    left = {kind: list(members) for kind, members in small.objects.items() if members}
-    assert left == {"organizations": [organization], "projects": [foreign], "users": [1]}
-    small.delete("projects", foreign)
-    last = play(small, {"awx_state": "absent"}).succeeded()
-    assert [path for _method, path, _body in last.writes] == ["/api/v2/organizations/{0}/".format(organization)]
-
-
-def test_an_organization_of_somebody_else_and_the_plans_of_the_inventory_database(small: Awx) -> None:
-    small.add("organizations", name="Platform", description="of somebody else")
     with registry_server() as make:
         registry = make()
         registry.query(
             "INSERT INTO db_plans (plan_tier, placement, connections, storage_bytes, temp_file_limit_bytes, cpu_limit, memory_limit_bytes)"
             " VALUES ('campus', 'shared', 6, 4::bigint << 30, 1::bigint << 30, 1, 2::bigint << 30)"
         )
-        play(small, {"awx_only": ["provision_dedicated"], "awx_organization": "Platform", "awx_inventory_db": registry.params}).succeeded()
-    choices = small.survey("postgres-pools-provision-dedicated")["plan_tier"]["choices"]
+        play(small, few(awx_organization="Platform", awx_credentials=CREDENTIALS, awx_inventory_db=registry.params)).succeeded()
+    # The plans of the inventory database, where it is reached.
+    choices = small.survey("postgres-pools-change-plan")["plan_tier"]["choices"]
     assert choices == ["free", "starter", "standard", "campus", "professional", "premium", "enterprise"]
+
+    wanted = few(
+        awx_organization="Platform",
+        awx_credentials=dict(CREDENTIALS, secret_keys={"keys": "another"}),
+        awx_inventory_hosts={},
+        awx_job_templates={"change_plan": {"timeout": 900}, "health": None},
+        awx_plan_tiers=choices,
+    )
+    # With everything there, a check says which objects would change.
+    told = play(small, dict(wanted, awx_job_templates={"change_plan": {"timeout": 900}}), "--check").succeeded()
+    assert told.changed == 2 and not told.writes
+    changed = play(small, wanted).succeeded()
+    assert small.named("job_templates")["postgres-pools-change-plan"]["timeout"] == 900
+    # Secrets of credentials are left alone, and what is wanted no more goes, with its schedule and its label.
+    wrote = {(method, path.split("/")[3]) for method, path, _body in changed.writes}
+    assert wrote == {("PATCH", "job_templates"), ("DELETE", "schedules"), ("DELETE", "job_templates"), ("DELETE", "hosts")}
+    assert list(small.named("job_templates")) == ["postgres-pools-change-plan"]
+    assert small.named("credentials")["postgres-pools-secret-keys"]["inputs"]["keys"] == CREDENTIALS["secret_keys"]["keys"]
+
+    before = json.dumps(small.objects, sort_keys=True)
+    gone = {"awx_organization": "Platform", "awx_state": "absent"}
+    checked = play(small, gone, "--check").succeeded()
+    assert checked.changed > 0 and not checked.writes and json.dumps(small.objects, sort_keys=True) == before
+    play(small, gone).succeeded()
+    assert {kind: list(members) for kind, members in small.objects.items() if members} == {"organizations": [platform], "users": [1]}
     assert small.named("organizations")["Platform"]["description"] == "of somebody else"
-    play(small, {"awx_organization": "Platform", "awx_state": "absent"}).succeeded()
-    assert {kind: len(members) for kind, members in small.objects.items() if members} == {"organizations": 1, "users": 1}
+
+
+def test_an_organization_of_its_own_goes_when_nothing_of_others_is_left_in_it(small: Awx) -> None:
+    organization = small.add("organizations", name="PostgreSQL pools", description="as the role made it " + MARK)
+    small.add("projects", name="postgres-pools-project", description=MARK, organization=organization, scm_type="git", scm_url="https://git.example.org/x")
+    foreign = small.add("projects", name="somebody's", organization=organization, scm_type="git", scm_url="https://git.example.org/x")
+    play(small, {"awx_state": "absent"}).succeeded()
+    left = {kind: list(members) for kind, members in small.objects.items() if members}
+    assert left == {"organizations": [organization], "projects": [foreign], "users": [1]}
+    small.delete("projects", foreign)
+    last = play(small, {"awx_state": "absent"}).succeeded()
+    assert [path for _method, path, _body in last.writes] == ["/api/v2/organizations/{0}/".format(organization)]
 
 
 @pytest.mark.parametrize(
