@@ -11,18 +11,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Set
+from typing import Any, Dict, Iterator, NamedTuple, Set
 
 import psycopg2
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "integration"))
+from awx_contract import awx
 from environment import Environment, Outcome, environment, instances
 
 NAMESPACE = "saasodoo.postgres_pools"
@@ -73,8 +74,9 @@ CASES = [
         "scheduled",
     ),
 ]
-# What needs more than this machine, and where it is run.
-ELSEWHERE = {"prepare": "a Swarm: tests/swarm/test_prepare.py", "awx": "an AWX: tests/integration/test_awx.py"}
+# What needs more than this machine, and what runs it from the installed tarball on the test bed.
+ELSEWHERE = {"prepare": ROOT / "molecule" / "swarm" / "converge.yml"}
+TOKEN = "a-token-that-nobody-may-see"
 
 
 @pytest.fixture(scope="module")
@@ -83,19 +85,9 @@ def collections(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if os.environ.get("POSTGRES_POOLS_COLLECTIONS"):
         return Path(os.environ["POSTGRES_POOLS_COLLECTIONS"])
     folder = tmp_path_factory.mktemp("tarball")
-    run([str(ROOT / "scripts" / "build"), str(folder / "dist")], folder)
-    for path in (ROOT / ".build" / "ansible_collections").glob("[!s]*"):
-        shutil.copytree(str(path), str(folder / "collections" / "ansible_collections" / path.name))
-    (tarball,) = (folder / "dist").glob("*.tar.gz")
-    run([str(BIN / "ansible-galaxy"), "collection", "install", "--offline", "--no-deps", "-p", str(folder / "collections"), str(tarball)], folder)
-    return folder / "collections"
-
-
-def run(command: List[str], folder: Path) -> None:
-    # Away from the checkout and its ansible.cfg, by which the collection is installed already.
-    env = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
-    done = subprocess.run(command, cwd=str(folder), env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run([str(ROOT / "scripts" / "install-built"), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     assert done.returncode == 0, done.stdout
+    return folder / "collections"
 
 
 class Installed:
@@ -148,8 +140,9 @@ def installed(collections: Path) -> Iterator[Installed]:
 def test_every_playbook_is_run_here_or_elsewhere(installed: Installed) -> None:
     there = {path.stem for path in (installed.place / "playbooks").glob("*.yml")}
     assert there == {path.stem for path in (ROOT / "playbooks").glob("*.yml")}
-    assert there - {case.playbook for case in CASES} <= set(ELSEWHERE)
-    assert not {case.playbook for case in CASES} & set(ELSEWHERE)
+    assert there - {case.playbook for case in CASES} - {"awx"} == set(ELSEWHERE)
+    for playbook, where in ELSEWHERE.items():
+        assert {"import_playbook": "{0}.{1}".format(NAMESPACE, playbook)}.items() <= yaml.safe_load(where.read_text())[1].items()
     assert {"allocate", "inventory_db"} <= there
 
 
@@ -162,6 +155,18 @@ def test_it_runs_and_leaves_artifacts_without_secrets(installed: Installed, case
     text = json.dumps(stats)
     assert not [number for number, secret in enumerate(sorted(installed.secrets)) if secret in text]
     assert "Traceback" not in outcome.output
+
+
+def test_awx_makes_its_objects_once_in_a_fake_of_awx(installed: Installed) -> None:
+    with awx(TOKEN, ["playbooks/" + path.name for path in (installed.place / "playbooks").glob("*.yml")]) as fake:
+        wanted = {"awx_controller_url": fake.url, "awx_token": TOKEN, "awx_only": ["provision_dedicated"], "awx_inventory_sources": {}}
+        first = installed.play("awx", wanted)
+        assert list(fake.named("job_templates")) == first.stats["job_templates"] == ["postgres-pools-provision-dedicated"]
+        assert first.stats["status"] == "present" and first.changed > 5
+        written = len(fake.writes)
+        second = installed.play("awx", wanted)
+        assert second.changed == 0 and len(fake.writes) == written
+    assert TOKEN not in first.output + second.output
 
 
 def test_a_tenant_that_stayed_still_works_in_its_database(installed: Installed) -> None:
