@@ -9,7 +9,7 @@ import contextlib
 import datetime
 import threading
 import time
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, ContextManager, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from . import _compare_differences as differing
 from ._compare_database import DATABASE
@@ -24,6 +24,9 @@ from ._copy_pulse import Pulse, watching
 from ._errors import PoolsError
 
 PROVED_TABLES = 5000
+# In place of how much of the rows to compare: nothing but what belongs to the database as a whole and to its roles.
+DATABASE_ONLY = "database"
+_CHECK_SECONDS = 1.0
 _LOGIN = ("login_host", "login_port", "login_user", "login_password")
 # The names that a connection has for them.
 _TLS = {"login_ssl_mode": "ssl_mode", "login_ca_certificate": "ca_certificate"}
@@ -48,16 +51,17 @@ class _Seen:
         self.content = Content()
         self.names: Dict[str, Optional[str]] = {}
 
-    def read(self, method: Optional[str], jobs: int) -> None:
+    def read(self, method: Optional[str], jobs: int, queries: Sequence[str]) -> None:
         roles = [self.side.login.owner] if self.side.login.owner else []
         try:
             superuser = str(self.side.read("SELECT pg_get_userbyid(10)")[0][0])
-            for query in (*TABLES, *OBJECTS, *DATABASE):
+            for query in queries:
                 self.rows += self.side.read(query, {"roles": roles} if "%(roles)s" in query else None)
         except psycopg2.Error as error:
             raise self.side.told(error, "its catalogs") from error
         self.names = {"superuser": superuser, "owner": self.side.login.owner, "database": self.side.login.database}
-        self.content = read_content(self.side, method, jobs)
+        if queries is not DATABASE:
+            self.content = read_content(self.side, method, jobs)
 
     def objects(self, role_map: Mapping[str, str]) -> Objects:
         """Catalogs and content as one: what a table holds is one more thing to be known of it."""
@@ -75,8 +79,18 @@ class _Seen:
         return objects
 
 
-def compare(source: Login, target: Login, options: Mapping[str, Any]) -> Dict[str, Any]:
+def compare(
+    source: Login,
+    target: Login,
+    options: Mapping[str, Any],
+    begin: Callable[[], ContextManager[Any]] = contextlib.nullcontext,
+    correct: Callable[[Side, Content, Side, Content], None] = lambda *_both: None,
+    go_on: Callable[[], None] = lambda: None,
+) -> Dict[str, Any]:
     """Read both sides at the same time, and say what differs.
+
+    The snapshots of both are taken within *begin*; *correct* may take out of what was read what is known to differ; *go_on* raises a PoolsError when
+    there is no more use in it.
 
     :raises PoolsError: one side cannot be read; the message says which and why.
     """
@@ -87,16 +101,20 @@ def compare(source: Login, target: Login, options: Mapping[str, Any]) -> Dict[st
     given_up = threading.Event()
     source, target = (one._replace(pulse=Pulse(one.where, one.params, one.database)) for one in (source, target))
     with contextlib.ExitStack() as stack:
-        stack.enter_context(watching(source.pulse, target.pulse))
+        all_well = stack.enter_context(watching(source.pulse, target.pulse, check=go_on))
         seen = []
         for one in (source, target):
             side = Side(one, given_up)
             stack.callback(side.close)
             seen.append(_Seen(side))
+        with begin():
+            for one_side in seen:
+                one_side.side.begin()
         if seen[0].side.identity == seen[1].side.identity:
             raise PoolsError("Source and target are the same: {0}.".format(source.where), "Give another database as one of them.")
         method = _method(seen, options["data"])
-        _both(given_up, *(_reading(one, method, options["jobs"]) for one in seen))
+        _both(given_up, all_well, *(_reading(one, method, options) for one in seen))
+        correct(seen[0].side, seen[0].content, seen[1].side, seen[1].content)
     majors = (seen[0].side.major, seen[1].side.major)
     role_map = differing.mapping(seen[0].names, seen[1].names, options["role_map"])
     objects = (seen[0].objects(role_map), seen[1].objects({}))
@@ -132,11 +150,12 @@ def _method(seen: List[_Seen], data: str) -> Optional[str]:
     return RECORD if probes[0] == probes[1] else TEXT
 
 
-def _reading(seen: _Seen, method: Optional[str], jobs: int) -> Callable[[], None]:
-    return lambda: seen.read(method, jobs)
+def _reading(seen: _Seen, method: Optional[str], options: Mapping[str, Any]) -> Callable[[], None]:
+    queries = DATABASE if options["data"] == DATABASE_ONLY else (*TABLES, *OBJECTS, *DATABASE)
+    return lambda: seen.read(method, options["jobs"], queries)
 
 
-def _both(given_up: threading.Event, *works: Callable[[], None]) -> None:
+def _both(given_up: threading.Event, check: Callable[[], None], *works: Callable[[], None]) -> None:
     failures: List[Exception] = []
 
     def run(work: Callable[[], None]) -> None:
@@ -151,7 +170,14 @@ def _both(given_up: threading.Event, *works: Callable[[], None]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        while thread.is_alive():
+            thread.join(_CHECK_SECONDS)
+            if not given_up.is_set():
+                try:
+                    check()
+                except PoolsError as error:
+                    failures.append(error)
+                    given_up.set()
     if failures:
         raise next((failure for failure in failures if isinstance(failure, PoolsError)), failures[0])
 

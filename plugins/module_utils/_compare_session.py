@@ -101,7 +101,7 @@ def open_session(login: Login) -> Any:
 
 
 class Side:
-    """One database under comparison, seen as it was when this was made.
+    """One database under comparison, seen as it is at :meth:`begin`.
 
     :raises PoolsError: it cannot be read.
     """
@@ -115,17 +115,23 @@ class Side:
             self.version: int = self.session.server_version
             self.major = self.version // 10000
             self.check()
-            self.execute(_READ)
-            self.snapshot, self.identity = self.read(
-                "SELECT pg_export_snapshot(), array[system_identifier::text, pg_postmaster_start_time()::text, (SELECT oid::text FROM pg_database"
-                " WHERE datname = current_database())] FROM pg_control_system()"
-            )[0]
         except psycopg2.Error as error:
             self.session.close()
             raise self.told(error) from error
         except PoolsError:
             self.session.close()
             raise
+
+    def begin(self) -> None:
+        """Take the snapshot that this session and all its workers see."""
+        try:
+            self.execute(_READ)
+            self.snapshot, self.identity = self.read(
+                "SELECT pg_export_snapshot(), array[system_identifier::text, pg_postmaster_start_time()::text, (SELECT oid::text FROM pg_database"
+                " WHERE datname = current_database())] FROM pg_control_system()"
+            )[0]
+        except psycopg2.Error as error:
+            raise self.told(error) from error
 
     def check(self) -> None:
         if self.major < OLDEST:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Dict, List, Mapping, Optional
 
-from . import _copy, _follow_catalog, _follow_clean, _follow_link, _follow_switch, _tenant_sql
+from . import _copy, _follow_back, _follow_catalog, _follow_clean, _follow_link, _follow_switch, _tenant_sql
 from . import _copy_catalog as catalog
 from ._copy_clients import find
 from ._copy_plan import Problem
@@ -18,13 +18,12 @@ from ._copy_steps import Check, Orders
 from ._errors import PoolsError
 from ._follow_copy import FollowSteps, Watch, slot
 from ._follow_ends import Ends, ends, locked, sessions, two_databases
-from ._follow_plan import Peer, Record, given_up, passing_slot_of
+from ._follow_plan import Record, given_up, passing_slot_of
 from ._follow_preflight import Look, own_slot
-from ._scram import verifier
-from ._secrets import new_password
 
 # A transaction that writes may be open for as long before it is asked for to be ended.
 SLOT_SECONDS = 60.0
+_LISTED = 5
 _NOTHING: Dict[str, Any] = {"changed": False, "problems": [], "warnings": [], "actions": []}
 
 
@@ -36,7 +35,7 @@ def carry_out(params: Mapping[str, Any], check_mode: bool, listener: Optional[Li
     _check_options(params)
     here = ends(params)
     with contextlib.ExitStack() as stack:
-        if not check_mode and params["state"] in ("started", "drained", "reversed", "absent"):
+        if not check_mode and params["state"] in ("started", "compared", "drained", "reversed", "absent"):
             stack.enter_context(locked(here))
         return _answer(params, _by_state(here, params, check_mode, listener, go_on))
 
@@ -47,6 +46,8 @@ def _by_state(here: Ends, params: Mapping[str, Any], check_mode: bool, listener:
         return _follow_clean.absent(here, params, check_mode)
     if state == "watched":
         return _follow_switch.watch(here, params, check_mode, listener, go_on)
+    if state == "compared":
+        return _follow_switch.compare(here, params, check_mode, listener, go_on)
     if state == "drained":
         return _follow_switch.drain(here, params, check_mode, go_on)
     if state == "reversed":
@@ -114,7 +115,7 @@ def _start(here: Ends, params: Mapping[str, Any], listener: Optional[Listener], 
             if look.problems:
                 return _told(found, look)
             progress.enter("link")
-            peer = _link(here, look, publisher, looking, server)
+            peer = _follow_back.make_way(here, look, Record(look.identities), publisher, looking, server)
             watch = Watch(looking, go_on, lambda: _judge(looking, here, params["wal_limit_bytes"]))
             with slot(source, SLOT_SECONDS, go_on) as snapshot:
                 job = FollowSteps(source, target, orders, found, inside, server, progress, watch)
@@ -123,8 +124,8 @@ def _start(here: Ends, params: Mapping[str, Any], listener: Optional[Listener], 
                     job.run()
                 finally:
                     job.close()
-                _same_tables(look, job.followed)
-                _follow_link.keep_slot(looking, source.database, here.name)
+                _same_tables(job.unpublished)
+                _follow_link.copy_slot(looking, passing_slot_of(source.database), here.name)
             _follow_link.write_record(looking, here.name, Record(look.identities, job.fingerprint))
             progress.enter("follow")
             with target.session() as there:
@@ -166,17 +167,6 @@ def _told(found: Findings, look: Look) -> Dict[str, Any]:
     return {"problems": look.problems, "warnings": found.warnings + look.warnings, "facts": facts}
 
 
-def _link(here: Ends, look: Look, publisher: Any, inside: Any, server: Any) -> Peer:
-    """The publication and the role, and the proof that the subscriber's server gets in by it."""
-    password = new_password()
-    name, source = here.name, here.publisher
-    peer = Peer(here.peer_host, here.peer_port, source.database, name, password, source.login.get("ssl_mode") or "prefer")
-    _follow_link.make_publication(inside, name, look.tables, Record(look.identities))
-    _follow_link.make_role(publisher, name, source.database, verifier(password))
-    _follow_link.try_way(server, name, peer)
-    return peer
-
-
 def _judge(looking: Any, here: Ends, limit: int) -> None:
     status = _follow_catalog.status(looking, None, passing_slot_of(here.publisher.database))
     problem = given_up(status, limit)
@@ -185,12 +175,10 @@ def _judge(looking: Any, here: Ends, limit: int) -> None:
         raise PoolsError(problem.problem, problem.remedy)
 
 
-def _same_tables(look: Look, followed: List[str]) -> None:
+def _same_tables(unpublished: List[str]) -> None:
     """Between the publication and the snapshot somebody may have made a table that is not in the publication."""
-    published = ["{schema}.{name}".format(**table) for table in look.tables]
-    if published != followed:
-        differing = ", ".join(sorted(set(published) ^ set(followed))) or "their order"
-        raise PoolsError("Tables were made or dropped while the copy began: {0}.".format(differing), "Begin anew.")
+    if unpublished:
+        raise PoolsError("Tables were made while the copy began: {0}.".format(", ".join(unpublished[:_LISTED])), "Begin anew.")
 
 
 # --- the way back
@@ -221,13 +209,8 @@ def _reverse(here: Ends, params: Mapping[str, Any], check_mode: bool) -> Dict[st
 
 def _turn(here: Ends, look: Look, seconds: int) -> None:
     with sessions((here.publisher, None), (here.publisher, _copy.SERVER_DATABASE), (here.subscriber, None)) as (inside, publisher, there):
-        peer = _link(here, look, publisher, inside, there)
-        with inside.cursor() as cursor:
-            # It waits for every transaction on the server that writes.
-            cursor.execute("SET statement_timeout = %s", ["{0}s".format(seconds)])
-        _follow_link.make_slot(inside, here.name)
-        with inside.cursor() as cursor:
-            cursor.execute("SET statement_timeout = 0")
+        peer = _follow_back.make_way(here, look, Record(look.identities), publisher, inside, there)
+        _follow_back.make_slot(inside, here.name, seconds, here.publisher.where)
         # What was committed before the slot began would never come back.
         problems = _follow_switch.writers(inside, here.publisher)
         if problems:

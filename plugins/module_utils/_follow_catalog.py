@@ -74,9 +74,14 @@ _BY_THEMSELVES = {
     ),
     "security labels": ("pg_seclabel", "true"),
 }
+# A column that was altered and altered back is as it was, and its values need not be.
+_COLUMN = "(to_jsonb(x) || jsonb_build_object('xmin', x.xmin::text))"
 # Neither the order of rows nor of columns matters; and a sum of hashes takes no memory.
 _DIGEST = "SELECT {0} AS kind, count(*) || ':' || coalesce(sum(hashtextextended({1}::text, 0)::numeric), 0) AS digest FROM {2} x WHERE {3}"
 
+_FOLLOWED = """FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND NOT EXISTS (
+   SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') ORDER BY 1, 2"""
 # A table of the tenant's own whose changes are to be followed, and how the subscriber would find the rows of it.
 _TABLES = """
 SELECT n.nspname AS schema, c.relname AS name, pg_table_size(c.oid) AS size, c.relreplident AS kind,
@@ -93,18 +98,23 @@ SELECT n.nspname AS schema, c.relname AS name, pg_table_size(c.oid) AS size, c.r
          SELECT 1 FROM pg_opclass o JOIN pg_am m ON m.oid = o.opcmethod AND m.amname IN ('btree', 'hash') WHERE o.opcdefault AND (o.opcintype = t.oid
             OR EXISTS (SELECT 1 FROM pg_cast k WHERE k.castsource = t.oid AND k.casttarget = o.opcintype AND k.castmethod = 'b' AND k.castcontext = 'i'))))
       AS incomparable
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND NOT EXISTS (
-   SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') ORDER BY 1, 2"""
+""" + _FOLLOWED
+_NAMES = "SELECT n.nspname AS schema, c.relname AS name " + _FOLLOWED
+# Who drops a table and makes it anew takes it out of a publication.
+_PUBLISHED = "SELECT 1 FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE p.pubname = %(name)s AND r.prrelid = c.oid"
+_UNPUBLISHED = _NAMES.replace("ORDER BY", "AND NOT EXISTS ({0}) ORDER BY".format(_PUBLISHED))
 
 _UNLOGGED = """
 SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND c.relpersistence = 'u' AND n.nspname !~ '^pg_' ORDER BY 1, 2"""
 
-# Others' sessions, those of superusers set aside.
+# Others' sessions, those of superusers set aside; but a background worker writes as whoever it likes, and a subscription's as a superuser.
 _SESSIONS = """
-SELECT a.pid, a.usename::text AS who, a.application_name AS application FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid
-WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a.pid <> pg_backend_pid() AND NOT r.rolsuper ORDER BY 1 LIMIT 10"""
+SELECT a.pid, coalesce(a.usename::text, a.backend_type) AS who, a.application_name AS application FROM pg_stat_activity a
+LEFT JOIN pg_roles r ON r.oid = a.usesysid WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()
+  AND CASE a.backend_type WHEN 'client backend' THEN NOT coalesce(r.rolsuper, false) ELSE a.backend_type NOT IN %(harmless)s END ORDER BY 1 LIMIT 10"""
+_HARMLESS = ("walsender", "autovacuum worker", "parallel worker")
+_PREPARED = "SELECT gid, owner::text AS who FROM pg_prepared_xacts WHERE database = current_database() ORDER BY 1 LIMIT 10"
 
 # Whoever changes a table's definition waits for the copy's sessions to let go of it, and everybody else waits behind.
 _WAITING = """
@@ -114,12 +124,18 @@ JOIN pg_database d ON d.oid = l.database JOIN pg_stat_activity a ON a.pid = l.pi
   AND EXISTS (SELECT 1 FROM pg_stat_activity x WHERE x.pid = ANY (pg_blocking_pids(l.pid)) AND x.application_name = %(copy)s) ORDER BY 1 LIMIT 1"""
 
 _SLOT = """
-SELECT coalesce(wal_status, 'lost') AS wal_status, coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint AS retained,
+SELECT coalesce(wal_status, 'lost') AS wal_status, (SELECT coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), o.restart_lsn)), 0)::bigint
+      FROM pg_replication_slots o WHERE o.slot_name = ANY (%(all)s)) AS retained,
    greatest(0, coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn), 0))::bigint AS lag, active
 FROM pg_replication_slots WHERE slot_name = %(name)s"""
 _REACHED = """
 SELECT coalesce(greatest(s.confirmed_flush_lsn, r.replay_lsn) >= %(lsn)s::pg_lsn, false) AS reached FROM pg_replication_slots s
 LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid WHERE s.slot_name = %(name)s"""
+# It takes messages one after the other, and only the one that says how far the publisher has come is counted here. The publisher hears of it
+# later, when what was applied has been flushed.
+_APPLIED = """
+SELECT coalesce(t.latest_end_lsn >= %(lsn)s::pg_lsn, false) AS reached FROM pg_subscription s JOIN pg_stat_subscription t ON t.subid = s.oid
+WHERE s.subname = %(name)s AND s.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())"""
 _ERRORS = """
 SELECT coalesce(sum(t.apply_error_count + t.sync_error_count), 0)::int AS errors FROM pg_subscription s
 JOIN pg_stat_subscription_stats t ON t.subid = s.oid WHERE s.subname = %(name)s
@@ -136,7 +152,7 @@ def _fingerprint_query() -> str:
     without = "(to_jsonb(x) - '{{{0}}}'::text[])".format(",".join(_MOVING.split()))
     parts = [("relations", without, "pg_class", "x.oid {0}".format(lasting))]
     for kind, (catalog, column, more) in _OF_RELATIONS.items():
-        content = "(to_jsonb(x) - 'indcheckxmin')" if catalog == "pg_index" else whole
+        content = {"pg_index": "(to_jsonb(x) - 'indcheckxmin')", "pg_attribute": _COLUMN}.get(catalog, whole)
         parts.append((kind, content, catalog, "x.{0} {1}{2}".format(column, lasting, " AND " + more if more else "")))
     for kind, (catalog, column) in _OF_SCHEMAS.items():
         temporary = "x.{0} NOT IN (SELECT oid FROM pg_namespace WHERE nspname ~ '^pg_(toast|temp)')".format(column)
@@ -149,8 +165,22 @@ def tables(connection: Any) -> List[Dict[str, Any]]:
     return rows(connection, _TABLES)
 
 
+def names(connection: Any) -> List[Dict[str, Any]]:
+    return rows(connection, _NAMES)
+
+
+def unpublished(connection: Any, publication: str) -> List[str]:
+    """Tables that would have to be followed, and whose changes this publication does not tell."""
+    return ["{schema}.{name}".format(**row) for row in rows(connection, _UNPUBLISHED, {"name": publication})]
+
+
 def sessions(connection: Any) -> List[Dict[str, Any]]:
-    return rows(connection, _SESSIONS)
+    return rows(connection, _SESSIONS, {"harmless": _HARMLESS})
+
+
+def prepared(connection: Any) -> List[Dict[str, Any]]:
+    """Transactions of nobody's session, which anybody may commit."""
+    return rows(connection, _PREPARED)
 
 
 def waiting(connection: Any) -> List[Dict[str, Any]]:
@@ -173,14 +203,21 @@ def _holds(connection: Any, schema: str, name: str, condition: str) -> bool:
     return bool(rows(connection, query)[0]["holds"])
 
 
-def status(publisher: Any, subscriber: Any, name: str) -> Status:
-    found = rows(publisher, _SLOT, {"name": name})
+def status(publisher: Any, subscriber: Any, name: str, *beside: str) -> Status:
+    """Of the slot of this name; what is kept also for those *beside* it."""
+    found = rows(publisher, _SLOT, {"name": name, "all": [name, *beside]})
     if not found:
         return Status(None)
     errors = rows(subscriber, _ERRORS, {"name": name})[0]["errors"] if subscriber else 0
     return Status(found[0]["wal_status"], found[0]["lag"], found[0]["retained"], errors, found[0]["active"])
 
 
-def reached(publisher: Any, name: str, lsn: str) -> bool:
-    """Whether the subscriber has applied all up to this place."""
-    return any(row["reached"] for row in rows(publisher, _REACHED, {"name": name, "lsn": lsn}))
+def confirmed(publisher: Any, name: str) -> str:
+    """Up to where the subscriber has all, and keeps it."""
+    return str(rows(publisher, "SELECT confirmed_flush_lsn::text AS lsn FROM pg_replication_slots WHERE slot_name = %(name)s", {"name": name})[0]["lsn"])
+
+
+def reached(publisher: Any, subscriber: Any, name: str, lsn: str) -> bool:
+    """Whether the subscriber has applied all up to this place, behind which nothing was committed that it is told of."""
+    values = {"name": name, "lsn": lsn}
+    return any(row["reached"] for row in rows(subscriber, _APPLIED, values)) or any(row["reached"] for row in rows(publisher, _REACHED, values))

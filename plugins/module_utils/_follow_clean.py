@@ -13,10 +13,10 @@ from . import _copy_dress as dress
 from ._copy_session import Side, rows
 from ._errors import PoolsError
 from ._follow_ends import Ends
-from ._follow_plan import passing_slot_of
+from ._follow_plan import passing_slot_of, proof_slot_of
 
 _ON_SERVER = """
-SELECT 'slot ' || slot_name AS what FROM pg_replication_slots WHERE slot_name IN (%(name)s, %(passing)s) AND NOT temporary
+SELECT 'slot ' || slot_name AS what FROM pg_replication_slots WHERE slot_name IN (%(name)s, %(passing)s, %(proof)s) AND NOT temporary
 UNION ALL SELECT 'role ' || rolname FROM pg_roles WHERE rolname = %(name)s"""
 
 
@@ -28,7 +28,7 @@ def unlink(here: Ends) -> List[str]:
         with subscriber.session() as there:
             actions += _follow_link.drop_subscription(there, name)
     with publisher.session(_copy.SERVER_DATABASE) as server:
-        actions += _follow_link.drop_slots(server, [passing_slot_of(publisher.database), name])
+        actions += _follow_link.drop_slots(server, [passing_slot_of(publisher.database), proof_slot_of(publisher.database), name])
         actions += _follow_link.drop_role(server, name, publisher.database)
     if _there(publisher):
         with publisher.session() as inside:
@@ -76,7 +76,8 @@ def _found(here: Ends) -> List[str]:
         with here.subscriber.session() as there:
             found += ["subscription " + here.name] if _follow_link.subscribed(there, here.name) is not None else []
     with here.publisher.session(_copy.SERVER_DATABASE) as server:
-        found += [row["what"] for row in rows(server, _ON_SERVER, {"name": here.name, "passing": passing_slot_of(here.publisher.database)})]
+        names = {"name": here.name, "passing": passing_slot_of(here.publisher.database), "proof": proof_slot_of(here.publisher.database)}
+        found += [row["what"] for row in rows(server, _ON_SERVER, names)]
     if _there(here.publisher):
         with here.publisher.session() as inside:
             found += ["publication " + here.name] if _follow_link.read_record(inside, here.name) else []

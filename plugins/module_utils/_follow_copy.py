@@ -17,7 +17,7 @@ from ._connection import connect
 from ._copy_session import APPLICATION_NAME, KEEPALIVES, OPTIONS, Side, execute
 from ._copy_steps import Check, Steps
 from ._errors import PoolsError
-from ._follow_plan import passing_slot_of
+from ._follow_plan import name_of, passing_slot_of
 
 try:
     import psycopg2
@@ -91,7 +91,7 @@ class FollowSteps(Steps):
 
     snapshot = ""
     fingerprint: Mapping[str, str] = {}
-    followed: List[str]
+    unpublished: List[str]
 
     def _hold(self) -> str:
         coordinator = self._coordinator
@@ -99,7 +99,7 @@ class FollowSteps(Steps):
         coordinator.set_session(isolation_level="REPEATABLE READ", readonly=True)
         execute(coordinator, "SET TRANSACTION SNAPSHOT %s", [self.snapshot])
         self._tables = catalog.tables(coordinator)
-        self.followed = ["{schema}.{name}".format(**table) for table in _follow_catalog.tables(coordinator)]
+        self.unpublished = _follow_catalog.unpublished(coordinator, name_of(self._source.database))
         self.fingerprint = _follow_catalog.fingerprint(coordinator)
         return self.snapshot
 

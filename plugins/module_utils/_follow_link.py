@@ -13,7 +13,7 @@ from typing import Any, List, Mapping, Optional, Sequence
 
 from ._copy_session import execute, rows
 from ._errors import PoolsError
-from ._follow_plan import Identity, Peer, Record, passing_slot_of, record, role_mark
+from ._follow_plan import Identity, Peer, Record, record, role_mark
 
 try:
     import psycopg2
@@ -49,8 +49,18 @@ def make_role(server: Any, name: str, database: str, verifier: str) -> None:
     if rows(server, "SELECT 1 FROM pg_roles WHERE rolname = %(name)s AND NOT rolcanlogin", {"name": database}):
         statements.append(sql.SQL("GRANT {0} TO {1}").format(place, role))
     execute(server, sql.SQL("; ").join(statements))
+    let_in(server, name, database)
+
+
+def let_in(server: Any, name: str, database: str) -> None:
+    """Where neither everybody nor its gate may enter."""
+    role, place = sql.Identifier(name), sql.Identifier(database)
     if not rows(server, "SELECT has_database_privilege(%(name)s, %(database)s, 'CONNECT') AS may", {"name": name, "database": database})[0]["may"]:
         execute(server, sql.SQL("GRANT CONNECT ON DATABASE {0} TO {1}").format(place, role))
+
+
+def set_password(server: Any, name: str, verifier: str) -> None:
+    execute(server, sql.SQL("ALTER ROLE {0} PASSWORD {1}").format(sql.Identifier(name), sql.Literal(verifier)))
 
 
 def drop_role(server: Any, name: str, database: str) -> List[str]:
@@ -68,7 +78,10 @@ def drop_role(server: Any, name: str, database: str) -> List[str]:
 
 def make_publication(inside: Any, name: str, tables: Sequence[Mapping[str, Any]], told: Record) -> None:
     """With the replica identities that have to be full, all in one transaction."""
-    statements = [sql.SQL("ALTER TABLE ONLY {0} REPLICA IDENTITY FULL").format(sql.Identifier(one.schema, one.table)) for one in told.identities]
+    # Not those of a copy that follows, which came with it: to alter them would wait for who applies what comes.
+    full = {(row["schema"], row["name"]) for row in rows(inside, _FULL)} if told.identities else set()
+    lacking = [sql.Identifier(one.schema, one.table) for one in told.identities if (one.schema, one.table) not in full]
+    statements = [sql.SQL("ALTER TABLE ONLY {0} REPLICA IDENTITY FULL").format(one) for one in lacking]
     names = [sql.SQL("ONLY ") + sql.Identifier(table["schema"], table["name"]) for table in tables]
     listed = sql.SQL(" FOR TABLE ") + sql.SQL(", ").join(names) if names else sql.SQL("")
     statements.append(sql.SQL("CREATE PUBLICATION {0}").format(sql.Identifier(name)) + listed)
@@ -139,12 +152,12 @@ def _in_one(inside: Any, statements: Sequence[Any]) -> None:
 # --- slots
 
 
-def keep_slot(inside: Any, database: str, name: str) -> None:
-    """What the passing slot kept is kept from now on, whatever becomes of the session that made it.
+def copy_slot(inside: Any, name: str, copy: str) -> None:
+    """What one slot keeps the other keeps too from now on, whatever becomes of the one, or of the session that made it.
 
     The copy of a slot belongs to the database that *inside* is in, which has to be the slot's.
     """
-    execute(inside, "SELECT pg_copy_logical_replication_slot(%s, %s, false)", [passing_slot_of(database), name])
+    execute(inside, "SELECT pg_copy_logical_replication_slot(%s, %s, false)", [name, copy])
 
 
 def make_slot(inside: Any, name: str) -> None:

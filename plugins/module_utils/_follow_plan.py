@@ -35,6 +35,11 @@ def passing_slot_of(database: str) -> str:
     return name_of(database) + "_copy"
 
 
+def proof_slot_of(database: str) -> str:
+    """The slot that keeps what was changed since both were compared."""
+    return name_of(database) + "_proof"
+
+
 class Identity(NamedTuple):
     """What a table's replica identity was before it became FULL: ``d``, ``n`` or ``i`` as in pg_class, then with its index."""
 
@@ -50,9 +55,13 @@ class Record(NamedTuple):
     identities: Sequence[Identity] = ()
     # The schema as it was copied, by kinds of objects; empty until it was.
     fingerprint: Mapping[str, str] = {}
+    # What both were compared by while one follows, and the target's schema then; empty until they were.
+    proof: Mapping[str, Any] = {}
+    target: Mapping[str, str] = {}
 
     def text(self) -> str:
-        told = {"identities": [list(one) for one in self.identities], "fingerprint": dict(self.fingerprint)}
+        told: Dict[str, Any] = {"identities": [list(one) for one in self.identities], "fingerprint": dict(self.fingerprint)}
+        told.update(proof=dict(self.proof), target=dict(self.target))
         return _MARK + json.dumps(told, sort_keys=True, separators=(",", ":"))
 
 
@@ -62,7 +71,8 @@ def record(comment: Optional[str]) -> Optional[Record]:
         return None
     try:
         told = json.loads(str(comment)[len(_MARK) :])
-        return Record([Identity(*one) for one in told["identities"]], dict(told["fingerprint"]))
+        found = [dict(told.get(key) or {}) for key in ("fingerprint", "proof", "target")]
+        return Record([Identity(*one) for one in told["identities"]], *found)
     except (ValueError, KeyError, TypeError):
         return None
 

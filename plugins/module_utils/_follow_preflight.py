@@ -26,6 +26,9 @@ SELECT current_setting('wal_level') AS wal_level, current_setting('max_replicati
    (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type IN ('client backend', 'walsender')) AS connected"""
 _SUBSCRIBER = """
 SELECT current_setting('max_logical_replication_workers')::int AS workers, current_setting('max_worker_processes')::int AS processes,
+   (SELECT count(*) FROM pg_stat_activity WHERE backend_type NOT IN ('client backend', 'walsender', 'walreceiver', 'autovacuum launcher', 'autovacuum worker',
+      'parallel worker', 'background writer', 'walwriter', 'checkpointer', 'archiver', 'startup', 'slotsync worker', 'io worker', 'walsummarizer',
+      'logger', 'standalone backend') AND backend_type NOT LIKE 'logical replication %%worker') AS processes_taken,
    (SELECT count(*) FROM pg_subscription WHERE subenabled) AS workers_taken,
    coalesce(current_setting('max_active_replication_origins', true), current_setting('max_replication_slots'))::int AS origins,
    (SELECT count(*) FROM pg_replication_origin) AS origins_taken"""
@@ -34,6 +37,9 @@ SELECT pid, coalesce(usename::text, '') AS who, coalesce(datname::text, '') AS d
 FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() AND backend_type <> 'walsender'
   AND xact_start < now() - %(seconds)s * interval '1 second' ORDER BY xact_start LIMIT 10"""
 _PREPARED = "SELECT gid, database::text AS database FROM pg_prepared_xacts WHERE database <> current_database() ORDER BY 1 LIMIT 10"
+_SUBSCRIPTIONS = """
+SELECT subname::text AS name FROM pg_subscription WHERE subenabled AND NOT subname = ANY (%(ours)s)
+  AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1"""
 # Of replicated rows these fire too, and what they had done on the publisher comes besides.
 _TRIGGERS = """
 SELECT g.tgname::text AS name, g.tgrelid::regclass::text AS place FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid
@@ -58,12 +64,15 @@ class Look:
 
     def look(self, inside: Any, other: Any) -> None:
         """*inside* is a session in the publisher's database, *other* one on the subscriber's server."""
-        self._servers(rows(inside, _PUBLISHER)[0], rows(other, _SUBSCRIBER)[0])
+        self._servers(rows(inside, _PUBLISHER)[0], rows(other, _SUBSCRIBER, {})[0])
         self._quiet(inside)
         self.tables = _follow_catalog.tables(inside)
         self._identities()
         for kind, name in _follow_catalog.not_followed(inside, catalog.tables(inside)):
             self.problems.append(left_out(kind, name))
+        for row in rows(inside, _SUBSCRIPTIONS, {"ours": [name_of(side.database) for side in (self._publisher, self._subscriber)]}):
+            told = "Subscription {name} writes into the database, also while writes are refused.".format(**row)
+            self._refuse("subscription", told, "ALTER SUBSCRIPTION ... DISABLE it, and set it up anew after the move.")
         for row in rows(inside, _TRIGGERS):
             told = "Trigger {0} on {1} also fires for replicated rows, and would do its work twice.".format(row["name"], row["place"])
             self._refuse("trigger", told, "ALTER TABLE ... ENABLE TRIGGER makes it an ordinary one; alter it again after the move.")
@@ -85,7 +94,8 @@ class Look:
         if 0 <= here["connections"] < here["connected"] + _SLOTS:
             told = "The database's connection limit of {0} leaves no room for whoever follows.".format(here["connections"])
             self._refuse("connection limit", told, "Raise it by {0} on the {1}, or lift it.".format(_SLOTS, publisher))
-        if min(there["workers"], there["processes"] - 1) - there["workers_taken"] < 1:
+        # The launcher of the workers is one of the processes, and a subscription whose worker is just away will want it again.
+        if min(there["workers"], there["processes"] - there["processes_taken"]) - there["workers_taken"] < 1:
             told = "All {1} workers of logical replication of the {0} are taken.".format(subscriber, there["workers"])
             self._refuse("workers", told, "Raise max_logical_replication_workers and max_worker_processes there and restart it.")
         if there["origins"] - there["origins_taken"] < 1:

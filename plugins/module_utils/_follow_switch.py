@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
-from . import _copy, _follow_catalog, _follow_clean, _follow_link
+from . import _copy, _follow_back, _follow_catalog, _follow_clean, _follow_link, _follow_proof
 from . import _copy_catalog as catalog
 from . import _copy_dress as dress
 from . import _copy_extensions as extensions
@@ -18,7 +18,7 @@ from ._copy_session import Side, execute, rows
 from ._copy_steps import Check
 from ._errors import PoolsError
 from ._follow_ends import Ends, locked, sessions
-from ._follow_plan import Record, Status, changes, given_up
+from ._follow_plan import Record, Status, changes, given_up, proof_slot_of
 from ._follow_preflight import left_out
 
 try:
@@ -27,13 +27,18 @@ try:
 except ImportError:
     psycopg2 = None  # _connection.PSYCOPG2_IMPORT_ERROR tells the module
 
+# Asked with a session in the source and one in the target for what stands against letting go.
+Prove = Callable[[Any, Any], List[Problem]]
 _WATCH_SECONDS = 0.5
 _DRAIN_SECONDS = 0.02
-# In its own right a commit, which makes all before it lasting, also that of somebody who did not wait for it.
-_MARKER = "SELECT pg_logical_emit_message(true, 'postgres_pools', 'drained')"
+_LIMIT = "SELECT rolconnlimit FROM pg_roles WHERE rolname = %(name)s"
 _MATVIEWS = """
 SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'm' AND c.relispopulated AND n.nspname !~ '^pg_' ORDER BY c.oid"""
+
+
+class LetGoError(PoolsError):
+    """The target held all, and follows no more; what was left to do there failed."""
 
 
 def watch(here: Ends, params: Mapping[str, Any], check_mode: bool, listener: Optional[Listener], go_on: Check) -> Dict[str, Any]:
@@ -42,7 +47,8 @@ def watch(here: Ends, params: Mapping[str, Any], check_mode: bool, listener: Opt
     near = False
     with sessions((here.publisher, None), (here.subscriber, None)) as (inside, there):
         told = _following(here, inside, there)
-        first = status = _follow_catalog.status(inside, there, here.name)
+        proof_slot = proof_slot_of(here.publisher.database)
+        first = status = _follow_catalog.status(inside, there, here.name, proof_slot)
         problem = _redefined(inside, told)
         while not problem:
             read_at = time.monotonic() if status.active else read_at
@@ -53,7 +59,7 @@ def watch(here: Ends, params: Mapping[str, Any], check_mode: bool, listener: Opt
                 break
             time.sleep(_WATCH_SECONDS)
             go_on()
-            before, status = status, _follow_catalog.status(inside, there, here.name)
+            before, status = status, _follow_catalog.status(inside, there, here.name, proof_slot)
             if status.errors > before.errors:
                 problem = _redefined(inside, told)
             if listener:
@@ -91,48 +97,86 @@ def _redefined(inside: Any, told: Record) -> Optional[Problem]:
     return Problem("definitions", words, "Begin anew; replication carries no change of them.")
 
 
+def compare(here: Ends, params: Mapping[str, Any], check_mode: bool, listener: Optional[Listener], go_on: Check) -> Dict[str, Any]:
+    """Both hold the same at one moment, while the tenant works; what is changed from there on is remembered for the switch."""
+    with sessions((here.publisher, None), (here.subscriber, None)) as (inside, there):
+        told = _following(here, inside, there)
+        problems = _changed(here, inside, told)
+        if problems or check_mode:
+            return {"problems": problems, "changed": not problems}
+        result = _follow_proof.compared(here, params, told, inside, there, listener, go_on)
+        # Of tables that were altered meanwhile, less could be compared than there was.
+        problems = _changed(here, inside, told)
+    return dict(result, problems=problems or result["problems"], changed=not problems and result["changed"])
+
+
 def writers(inside: Any, side: Side) -> List[Problem]:
     """Who could still write."""
     told = "Session {pid} of {who} ({application}) is in the database on the {0}."
-    return [Problem("writers", told.format(side.where, **row), "Refuse writes first, and end it.") for row in _follow_catalog.sessions(inside)]
+    found = [Problem("writers", told.format(side.where, **row), "Refuse writes first, and end it.") for row in _follow_catalog.sessions(inside)]
+    told = "Prepared transaction {gid} of {who} is open on the {0}, and may be committed any time."
+    found += [Problem("prepared transaction", told.format(side.where, **row), "Commit it or roll it back.") for row in _follow_catalog.prepared(inside)]
+    return found
 
 
-def drain(here: Ends, params: Mapping[str, Any], check_mode: bool, go_on: Check) -> Dict[str, Any]:
-    """The target holds all that was ever committed, and is let go of; or, with ``problems``, it follows on as before."""
+def drain(here: Ends, params: Mapping[str, Any], check_mode: bool, go_on: Check, prove: Prove = lambda inside, there: []) -> Dict[str, Any]:
+    """The target holds all that was ever committed, and is let go of; or, with ``problems``, it follows on as before.
+
+    *prove* is asked last, with a session in either database, and returns what else stands against it.
+    """
     begun = time.monotonic()
     deadline = begun + params["switch_timeout"]
     publisher, subscriber = here.publisher, here.subscriber
     with sessions((publisher, None), (subscriber, None)) as (inside, there):
         told = _following(here, inside, there)
-        problems = _in_the_way(here, inside, told)
+        with_way_back = _follow_back.is_prepared(there, here)
+        problems = writers(inside, publisher) + _changed(here, inside, told)
+        if params["compare"] and not told.proof:
+            problems.append(Problem("proof", "Source and target have not been compared.", "Compare them by state=compared, while writes go on."))
         if problems or check_mode:
             return {"problems": problems, "changed": not problems}
-        execute(inside, "SET synchronous_commit = on")
-        execute(inside, _MARKER)
+        for session in (inside, there):
+            execute(session, "SET synchronous_commit = on")
+        execute(inside, _follow_proof.MARKER)
         lsn = str(rows(inside, "SELECT pg_current_wal_flush_lsn()::text AS lsn")[0]["lsn"])
-        while not _follow_catalog.reached(inside, here.name, lsn):
+        while not _follow_catalog.reached(inside, there, here.name, lsn):
             go_on()
             if time.monotonic() > deadline:
                 return {"problems": [_late(params, _follow_catalog.status(inside, there, here.name))]}
             time.sleep(_DRAIN_SECONDS)
         sequences = catalog.sequences(inside)
         extensions.set_sequences(there, sequences)
+        # It makes all that was applied before it lasting, before the source is let go of.
+        execute(there, _follow_proof.MARKER)
         late = _refresh(there, deadline)
-        # Somebody may have come in meanwhile.
-        problems = ([_late(params, None)] if late else []) + writers(inside, publisher)
-        if problems:
-            return {"problems": problems}
         seconds = {"drain": round(time.monotonic() - begun, 3)}
-    actions = _follow_clean.unlink(here)
-    warnings = _finish(here, told)
-    seconds["finish"] = round(time.monotonic() - begun - seconds["drain"], 3)
-    return {"changed": True, "actions": actions, "warnings": warnings, "lsn": lsn, "sequences": len(sequences), "seconds": seconds}
+        problems, proof = ([_late(params, None)], {}) if late else ([], {})
+        if params["compare"] and not late:
+            problems, proof = _follow_proof.rest(here, told, there, deadline, go_on)
+        # Somebody may have come in meanwhile.
+        problems += writers(inside, publisher) + prove(inside, there)
+        if problems:
+            return {"problems": problems, "proof": dict(proof, equal=False)}
+        seconds["compare"] = round(time.monotonic() - begun - sum(seconds.values()), 3)
+    try:
+        actions = _follow_clean.unlink(here)
+        dressed, warnings = _finish(here, told, with_way_back)
+        problems = _follow_proof.dressed(here, params, with_way_back) if dressed and params["compare"] else []
+    except PoolsError as error:
+        raise LetGoError(error.problem, error.remedy) from error
+    seconds["finish"] = round(time.monotonic() - begun - sum(seconds.values()), 3)
+    result = {"changed": True, "actions": actions, "warnings": warnings, "lsn": lsn, "sequences": len(sequences), "seconds": seconds}
+    return dict(result, problems=problems, proof=dict(proof, equal=not problems) if proof else {})
 
 
-def _in_the_way(here: Ends, inside: Any, told: Record) -> List[Problem]:
-    problems = writers(inside, here.publisher)
+def _changed(here: Ends, inside: Any, told: Record) -> List[Problem]:
+    """What is there by now that is not followed."""
     redefined = _redefined(inside, told)
-    problems += [redefined] if redefined else []
+    problems = [redefined] if redefined else []
+    lost = _follow_catalog.unpublished(inside, here.name)
+    if lost:
+        words = "The publication {0} does not tell of changes in {1}.".format(here.name, ", ".join(lost[:5]))
+        problems.append(Problem("publication", words, "Begin anew, and leave the publication alone."))
     return problems + [left_out(kind, name) for kind, name in _follow_catalog.not_followed(inside, catalog.tables(inside))]
 
 
@@ -158,25 +202,30 @@ def _refresh(there: Any, deadline: float) -> bool:
     return False
 
 
-def _finish(here: Ends, told: Record) -> List[str]:
-    """The copy is whole: identities as on the source, then roles and the database, which that opens. What to warn of."""
+def _finish(here: Ends, told: Record, with_way_back: bool) -> Tuple[bool, List[str]]:
+    """The copy is whole: identities as on the source, then roles and the database, which that opens. Whether that was to do, and what to warn of."""
     source, target = here.publisher, here.subscriber
     with sessions((source, None), (target, None), (target, _copy.SERVER_DATABASE)) as (inside, there, server):
-        _follow_link.put_back(there, told.identities)
+        if not with_way_back:
+            _follow_link.put_back(there, told.identities)
         # What comes now makes all that was applied before it durable too.
         execute(server, "SET synchronous_commit = on")
         found = catalog.database(server, target.database)
         if not found or found["comment"] != dress.UNFINISHED:
             # A way back: the old place was whole all the time.
-            execute(server, _MARKER)
-            return []
+            execute(server, _follow_proof.MARKER)
+            return False, []
         wanted = catalog.database(inside, source.database)
         if wanted is None:
             raise PoolsError("Database {0} was dropped from the {1}.".format(source.database, source.where))
         roles = catalog.roles(inside, wanted, source.owner)
+        made = dress.droppable_roles(server, target.database, target.owner, [])
+        warnings: List[str] = []
         for role in roles:
-            # It may have got another while it was followed.
-            if role["name"] == target.owner and role["verifier"] and not role["rolsuper"]:
-                execute(server, sql.SQL("ALTER ROLE {0} PASSWORD {1}").format(sql.Identifier(target.owner), sql.Literal(role["verifier"])))
-        dress.unmark_roles(server, roles, dress.droppable_roles(server, target.database, target.owner, []))
-        return dress.dress_database(server, wanted, target.database)
+            # They may have got others while they were followed.
+            if (role["name"] == target.owner or role["name"] in made) and not role["rolsuper"]:
+                # Writes are refused by this limit too.
+                limit = role["connection_limit"] or rows(server, _LIMIT, {"name": role["name"]})[0]["rolconnlimit"]
+                warnings += dress.dress_role(server, dict(role, connection_limit=limit), password=role["name"] == target.owner)
+        dress.unmark_roles(server, roles, made)
+        return True, warnings + dress.dress_database(server, wanted, target.database)

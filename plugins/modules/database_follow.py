@@ -81,13 +81,16 @@ options:
         follows already is left alone; the rest of a broken-off one is begun anew.
       - V(watched) waits until the target is no further behind than O(lag_bytes). When the source has to keep too much WAL for it, definitions were changed,
         or the target cannot apply what comes, the copy is given up and nothing is left of it.
+      - V(compared) compares both while the tenant works, all rows and definitions. Rows that are written at that moment are told by the WAL and looked up
+        afterwards, so nobody waits; but tables without a key that are written to are locked against writers, one after the other, for a moment of
+        O(fence_timeout) at the most. A slot of its own keeps what is changed from there on, for O(compare).
       - V(drained) waits until the target has applied all that was committed, sets sequences, fills materialized views, and then lets go of
         the source and opens the copy. It is for a time at which writes are refused; it fails, and leaves all as it was, while sessions other than superusers'
         are in the database, when definitions were changed, and after O(switch_timeout).
       - V(reversed) has the source follow the target, for a way back. Both have to hold the same, and nobody may write meanwhile.
       - V(absent) takes away what is left, in both directions, and a copy that is not whole.
     type: str
-    choices: [checked, started, watched, drained, reversed, absent]
+    choices: [checked, started, watched, compared, drained, reversed, absent]
     default: started
   full_identity:
     description:
@@ -112,6 +115,25 @@ options:
     description: After how many seconds O(state=drained) leaves things as they were, or O(state=reversed) is given up.
     type: int
     default: 10
+  fence_timeout:
+    description:
+      - For how many seconds O(state=compared) may keep those waiting who write to a table without a key. Where a transaction that wrote to it stays open
+        for longer, it lets them go on, and tries again after some seconds until O(timeout), or 120 seconds.
+    type: float
+    default: 0.5
+  compare:
+    description:
+      - Whether O(state=drained) proves, before it lets go, that the target is equal, and needs the comparison of O(state=compared) for it. Each row that was
+        changed since is then looked up on both sides by its key. Tables that have none, or were truncated, or of which more than 20000 rows were
+        changed, are compared as a whole, or where the time left by O(switch_timeout) does not suffice, counted. Sequences are compared, and that no
+        definition was changed on either side. At the end so are roles, and what is set for the database.
+    type: bool
+    default: false
+  ignore:
+    description: What may differ, as in M(saasodoo.postgres_pools.database_compare).
+    type: list
+    elements: str
+    default: []
   replace:
     description:
       - Whether O(state=present) may throw away a database on the target that holds something. An empty one, and the rest of a broken-off copy, are
@@ -215,11 +237,18 @@ EXAMPLES = r"""
     state: watched
     timeout: 600
 
+- name: Compare all while it is written to
+  saasodoo.postgres_pools.database_follow:
+    source: *source
+    target: *target
+    state: compared
+
 - name: Let go of the source, now that nobody writes
   saasodoo.postgres_pools.database_follow:
     source: *source
     target: *target
     state: drained
+    compare: true
 
 - name: Have the old place follow the new one
   saasodoo.postgres_pools.database_follow:
@@ -346,10 +375,20 @@ lsn:
   type: str
   sample: 0/4A3B2C1D
 seconds:
-  description: How many seconds each phase took; with O(state=drained) these are C(drain) and C(finish).
-  returned: when a copy was made, and with O(state=drained)
+  description: How many seconds each phase took; with O(state=compared) these are C(compare) and C(fence), the longest that a writer waited; with
+    O(state=drained) C(drain), C(compare) and C(finish).
+  returned: when a copy was made, and with O(state=compared) or O(state=drained)
   type: dict
-  sample: {drain: 0.4, finish: 0.3}
+  sample: {drain: 0.1, compare: 0.1, finish: 0.2}
+proof:
+  description:
+    - What both were compared by, as M(saasodoo.postgres_pools.database_compare) returns it. With C(since) for the rows that were changed while all was
+      compared, and after O(state=drained) with C(at_switch) for those that were changed since then.
+    - Of a table in C(counted) only the number of rows was compared at the switch.
+  returned: with O(state=compared), and with O(state=drained) and O(compare=true)
+  type: dict
+  sample:
+    {equal: true, rows: 734003, lsn: 0/4A3B2C1D, at_switch: {changes: 812, rows: 640, tables: 9, whole_tables: 1, counted: [], seconds: 0.2}}
 actions:
   description: What was taken away, or would be in check mode, in words.
   returned: success
@@ -388,12 +427,15 @@ def argument_spec() -> Dict[str, Any]:
     return dict(
         source=dict(type="dict", required=True, options=_SIDE),
         target=dict(type="dict", required=True, options=_SIDE),
-        state=dict(type="str", default="started", choices=["checked", "started", "watched", "drained", "reversed", "absent"]),
+        state=dict(type="str", default="started", choices=["checked", "started", "watched", "compared", "drained", "reversed", "absent"]),
         full_identity=dict(type="bool", default=False),
         wal_limit_bytes=dict(type="int", default=4 * 1024**3),
         lag_bytes=dict(type="int", default=1024**2),
         timeout=dict(type="int", default=0),
         switch_timeout=dict(type="int", default=10),
+        fence_timeout=dict(type="float", default=0.5),
+        compare=dict(type="bool", default=False),
+        ignore=dict(type="list", elements="str", default=[]),
         replace=dict(type="bool", default=False),
         force=dict(type="bool", default=False),
         drop_roles=dict(type="bool", default=False),
