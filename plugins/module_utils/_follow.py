@@ -17,7 +17,7 @@ from ._copy_progress import Listener, Progress
 from ._copy_steps import Check, Orders
 from ._errors import PoolsError
 from ._follow_copy import FollowSteps, Watch, slot
-from ._follow_ends import Ends, ends, locked, sessions, two_databases
+from ._follow_ends import Ends, ends, locked, pulsed, sessions, two_databases
 from ._follow_plan import Record, given_up, passing_slot_of
 from ._follow_preflight import Look, own_slot
 
@@ -36,14 +36,15 @@ def carry_out(params: Mapping[str, Any], check_mode: bool, listener: Optional[Li
     here = ends(params)
     with contextlib.ExitStack() as stack:
         if not check_mode and params["state"] in ("started", "compared", "drained", "reversed", "absent"):
-            stack.enter_context(locked(here))
-        return _answer(params, _by_state(here, params, check_mode, listener, go_on))
+            stack.enter_context(locked(here, params["state"] != "absent"))
+        if params["state"] == "absent":
+            return _answer(params, _follow_clean.absent(here, params, check_mode))
+        here, all_well = stack.enter_context(pulsed(here, go_on))
+        return _answer(params, _by_state(here, params, check_mode, listener, all_well))
 
 
 def _by_state(here: Ends, params: Mapping[str, Any], check_mode: bool, listener: Optional[Listener], go_on: Check) -> Dict[str, Any]:
     state = params["state"]
-    if state == "absent":
-        return _follow_clean.absent(here, params, check_mode)
     if state == "watched":
         return _follow_switch.watch(here, params, check_mode, listener, go_on)
     if state == "compared":
@@ -97,7 +98,7 @@ def start(here: Ends, params: Mapping[str, Any], listener: Optional[Listener] = 
     try:
         return _start(here, params, listener, go_on)
     except BaseException as error:
-        _actions, warnings = _follow_clean.leave_nothing(here, params)
+        _actions, warnings = _follow_clean.leave_nothing(here.plain(), params)
         if warnings and isinstance(error, PoolsError):
             raise PoolsError(error.problem, " ".join([error.remedy, *warnings]).strip()) from error
         raise
@@ -202,7 +203,7 @@ def _reverse(here: Ends, params: Mapping[str, Any], check_mode: bool) -> Dict[st
     try:
         _turn(here, look, params["switch_timeout"])
     except BaseException:
-        _follow_clean.unlink(here)
+        _follow_clean.unlink(here.plain())
         raise
     return {"changed": True, "warnings": look.warnings}
 

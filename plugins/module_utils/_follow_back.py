@@ -9,10 +9,9 @@ the new place still follows the old one.
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping
+from typing import Any, Dict, Mapping
 
 from . import _copy, _follow_catalog, _follow_clean, _follow_link
-from ._copy_plan import Problem
 from ._copy_session import execute, rows
 from ._errors import PoolsError
 from ._follow_ends import Ends, sessions
@@ -29,7 +28,7 @@ _MARKER = "SELECT pg_logical_emit_message(true, 'postgres_pools', 'way back')"
 def prepare(here: Ends, params: Mapping[str, Any]) -> Dict[str, Any]:
     """Publication, role and slot on the new place, which still follows. *here* is the way there.
 
-    :raises PoolsError: it failed; then nothing of the way back is left.
+    :raises PoolsError: something stands against it, or it failed; then nothing of the way back is left.
     """
     back = here.swapped()
     with sessions((here.publisher, None), (here.subscriber, None), (here.subscriber, _copy.SERVER_DATABASE), (here.publisher, _copy.SERVER_DATABASE)) as found:
@@ -42,26 +41,28 @@ def prepare(here: Ends, params: Mapping[str, Any]) -> Dict[str, Any]:
         # An unfinished copy lets nobody in, and is opened before anybody comes for its changes.
         problems = [problem for problem in look.problems if problem.what != "connection limit"]
         if problems:
-            return {"changed": False, "problems": problems, "warnings": look.warnings}
+            raise PoolsError(" ".join(one.problem for one in problems), " ".join(one.remedy for one in problems))
     _follow_clean.unlink(back)
     try:
         with sessions((back.publisher, None), (back.publisher, _copy.SERVER_DATABASE), (back.subscriber, _copy.SERVER_DATABASE)) as (new, server, other):
             # What is full on the new place came so with the copy; to be put back is what the old one had before.
-            peer = make_way(back, look, Record(told.identities), server, new, other)
-            make_slot(new, back.name, params["switch_timeout"], peer.host)
+            # Only from 18 on a closed database lets in who replicates it.
+            make_way(back, look, Record(told.identities), server, new, other if new.server_version >= 180000 else None)
+            make_slot(new, back.name, params.get("way_back_timeout") or params["switch_timeout"], back.publisher.where)
     except BaseException:
-        _follow_clean.unlink(back)
+        _follow_clean.unlink(back.plain())
         raise
-    return {"changed": True, "problems": [], "warnings": look.warnings}
+    return {"changed": True, "warnings": look.warnings}
 
 
 def make_way(here: Ends, look: Look, told: Record, publisher: Any, inside: Any, server: Any) -> Peer:
-    """The publication and the role, and the proof that the subscriber's server gets in by it."""
+    """The publication and the role, and the proof that the subscriber's *server* gets in by it."""
     password = new_password()
     peer = peer_of(here, password)
     _follow_link.make_publication(inside, here.name, look.tables, told)
     _follow_link.make_role(publisher, here.name, here.publisher.database, verifier(password))
-    _follow_link.try_way(server, here.name, peer)
+    if server:
+        _follow_link.try_way(server, here.name, peer)
     return peer
 
 
@@ -80,7 +81,7 @@ def make_slot(inside: Any, name: str, seconds: int, where: str) -> None:
         if getattr(error, "pgcode", None) != "57014":
             raise
         raise PoolsError(
-            "A replication slot could not begin within {0} s: it waits for all transactions that write on the server {1}.".format(seconds, where),
+            "A replication slot could not begin within {0} s: it waits for all transactions that write on the {1}.".format(seconds, where),
             "End those that are open for long, or give more by switch_timeout.",
         ) from error
     finally:
@@ -92,7 +93,7 @@ def is_prepared(there: Any, here: Ends) -> bool:
     return _follow_link.read_record(there, here.swapped().name) is not None
 
 
-def begin(here: Ends) -> Dict[str, Any]:
+def begin(here: Ends, _params: Mapping[str, Any]) -> Dict[str, Any]:
     """What is written to the new place from here on goes back; for a time at which nobody writes, and after the end of the way there.
 
     :raises PoolsError: it was not prepared.
@@ -107,11 +108,11 @@ def begin(here: Ends) -> Dict[str, Any]:
         lsn = str(rows(new, _FLUSHED)[0]["lsn"])
         execute(new, "SELECT pg_replication_slot_advance(%s, %s::pg_lsn)", [back.name, lsn])
         _follow_link.write_record(new, back.name, told._replace(fingerprint=_follow_catalog.fingerprint(new)))
-    return {"changed": True, "lsn": lsn}
+    return {"changed": True, "lsn": lsn, "warnings": []}
 
 
-def link(back: Ends) -> Dict[str, Any]:
-    """The old place follows from where :func:`begin` was. *back* is the way back, whose subscriber may have got another name since.
+def link(back: Ends, _params: Mapping[str, Any]) -> bool:
+    """Whether that was to do: the old place follows from where :func:`begin` was. *back* is the way back, whose subscriber may have got another name since.
 
     :raises PoolsError: it was not begun, or the old place's server cannot reach the new one.
     """
@@ -127,16 +128,17 @@ def link(back: Ends) -> Dict[str, Any]:
             _follow_link.let_in(server, back.name, back.publisher.database)
             _follow_link.make_subscription(old, back.name, peer_of(back, password))
         elif _follow_link.subscribed(old, back.name):
-            return {"changed": False}
+            return False
         _follow_link.enable(old, back.name)
-    return {"changed": True}
+    return True
 
 
-def standing(back: Ends) -> List[Problem]:
-    """What is wrong with a way back that was linked; nothing when it goes."""
+def alive(back: Ends) -> bool:
+    """Whether a way back that was linked goes on.
+
+    :raises PoolsError: one of its servers cannot be asked.
+    """
     with sessions((back.publisher, None), (back.subscriber, None)) as (new, old):
         told = _follow_link.read_record(new, back.name)
         slot = _follow_catalog.status(new, None, back.name).wal_status
-        if told and told.fingerprint and slot not in (None, "lost") and _follow_link.subscribed(old, back.name):
-            return []
-    return [Problem("way back", "The old place does not follow the new one.", "Take away what is left of it by state=absent.")]
+        return bool(told and told.fingerprint and slot not in (None, "lost") and _follow_link.subscribed(old, back.name))

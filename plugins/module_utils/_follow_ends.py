@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 from . import _copy, _tenant_sql
 from ._copy_crew import close
+from ._copy_pulse import Pulse, watching
 from ._copy_session import Side, rows
 from ._errors import PoolsError
 from ._follow_plan import name_of
@@ -39,6 +40,22 @@ class Ends(NamedTuple):
         return Ends(self.subscriber, self.publisher, self.back_host, self.back_port, self.peer_host, self.peer_port)
 
 
+    def plain(self) -> Ends:
+        """The same for whoever comes when a server has fallen silent, as it may be back."""
+        return self._replace(publisher=self.publisher._replace(pulse=None), subscriber=self.subscriber._replace(pulse=None))
+
+
+@contextlib.contextmanager
+def pulsed(here: Ends, go_on: Callable[[], None]) -> Iterator[Tuple[Ends, Callable[[], None]]]:
+    """The same ends, whose sessions are cut when their server falls silent; and what raises a PoolsError then, or when *go_on* does.
+
+    :raises PoolsError: that one of them fell silent, where the block failed of it.
+    """
+    sides = [one._replace(pulse=Pulse(one.where, one.login, _copy.SERVER_DATABASE)) for one in (here.publisher, here.subscriber)]
+    with watching(*(side.pulse for side in sides), check=go_on) as all_well:
+        yield here._replace(publisher=sides[0], subscriber=sides[1]), all_well
+
+
 @contextlib.contextmanager
 def sessions(*wanted: Tuple[Side, Optional[str]]) -> Iterator[List[Any]]:
     """A session for each side and database (None: the side's own); a failure names the side whose session it was."""
@@ -56,12 +73,20 @@ def sessions(*wanted: Tuple[Side, Optional[str]]) -> Iterator[List[Any]]:
 
 
 @contextlib.contextmanager
-def locked(here: Ends) -> Iterator[None]:
-    """Keep other calls for the same two off, until the block ends or this call dies.
+def locked(here: Ends, by_both: bool = True) -> Iterator[None]:
+    """Keep other calls for the same two off, until the block ends or this call dies. Unless *by_both*, also where the subscriber's server is away.
 
     :raises PoolsError: another call was at it for long.
     """
-    with here.subscriber.session(_copy.SERVER_DATABASE) as server, _tenant_sql.lock(server, here.name):
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(contextlib.closing(here.subscriber.connect(_copy.SERVER_DATABASE)))
+        except PoolsError:
+            if by_both:
+                raise
+        else:
+            stack.enter_context(here.subscriber.blame("working on the database"))
+            stack.enter_context(_tenant_sql.lock(server, here.name))
         yield
 
 

@@ -70,9 +70,8 @@ def drop_role(server: Any, name: str, database: str) -> List[str]:
     if not found or found[0]["mark"] != role_mark(database):
         return []
     role = sql.Identifier(name)
-    if rows(server, "SELECT 1 FROM pg_database WHERE datname = %(name)s", {"name": database}):
-        execute(server, sql.SQL("REVOKE ALL ON DATABASE {0} FROM {1}").format(sql.Identifier(database), role))
-    execute(server, sql.SQL("DROP ROLE {0}").format(role))
+    # It owns nothing; what it was granted is on the database, which may bear another name by now.
+    execute(server, sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(role))
     return ["role {0} dropped".format(name)]
 
 

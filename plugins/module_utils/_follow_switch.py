@@ -67,8 +67,8 @@ def watch(here: Ends, params: Mapping[str, Any], check_mode: bool, listener: Opt
         problem = problem or _redefined(inside, told)
     result: Dict[str, Any] = {"progress": _shown(status), "caught_up": not problem and near, "given_up": bool(problem)}
     if problem and not check_mode:
-        with locked(here):
-            actions, warnings = _follow_clean.leave_nothing(here, params)
+        with locked(here.plain(), False):
+            actions, warnings = _follow_clean.leave_nothing(here.plain(), params)
         result.update(changed=bool(actions), actions=actions, warnings=warnings)
     return dict(result, problems=[problem] if problem else [])
 

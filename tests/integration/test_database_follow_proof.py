@@ -136,7 +136,7 @@ def test_all_is_compared_while_writers_go_on_and_what_they_changed_at_the_end(
         print("\n{0}: {1} {2} {3}".format(pair.name, compared["seconds"], drained["seconds"], at_switch))
     # One truncated, one of more keys than are looked up, and two without a key.
     assert at_switch["whole_tables"] >= 4 and at_switch["tables"] == 11 and at_switch["counted"] == []
-    assert _follow_back.begin(here)["changed"]
+    assert _follow_back.begin(here, given(pair))["changed"]
     # Nothing but what the way back needs.
     assert {(one["kind"], one["what"]) for one in differences(pair)} <= {
         *((kind, "existence") for kind in ("publication", "comment", "role")),
@@ -148,9 +148,9 @@ def test_all_is_compared_while_writers_go_on_and_what_they_changed_at_the_end(
     with put_aside(pair) as old:
         there = dict(backwards(pair), target=old)
         back = _follow_ends.ends(there)
-        assert [one.what for one in _follow_back.standing(back)] == ["way back"]
-        assert _follow_back.link(back)["changed"] and not _follow_back.link(back)["changed"]
-        assert _follow_back.standing(back) == []
+        assert not _follow_back.alive(back)
+        assert _follow_back.link(back, there) and not _follow_back.link(back, there)
+        assert _follow_back.alive(back)
         third.write(1000)
         third.stop()
         compared = _follow.carry_out(dict(there, state="compared"), False)
