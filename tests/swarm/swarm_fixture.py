@@ -106,9 +106,9 @@ class Bed:
         command = ["docker", "run", "--rm", "--network", "saasodoo-network", *environment, "--entrypoint", "sh", image, "-c", script, "sh", statement]
         return self.on(node, *command).strip()
 
-    def fault(self, verb: str, node: str, *more: str) -> None:
+    def fault(self, verb: str, *more: str, limit: int = 120) -> None:
         """Break something, or mend it: the verbs are those of tests/swarm_bed."""
-        run([sys.executable, str(ROOT / "tests" / "swarm_bed"), verb, node, *more])
+        run([sys.executable, str(ROOT / "tests" / "swarm_bed"), verb, *more], limit)
 
     def play(self, name: str, *arguments: str, limit: int = 300, env: Optional[Dict[str, str]] = None, **variables: Any) -> subprocess.CompletedProcess[str]:
         """Run a playbook of the collection against the bed."""

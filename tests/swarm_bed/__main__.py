@@ -94,7 +94,7 @@ def up(managers: int = 1) -> None:
             step("docker", outer.start, outer.load_node_image, outer.make_networks)
             step("loaded", loaded.ensure)
         step("nodes", lambda: nodes.side_by_side(nodes.start))
-        step("ceph", ceph.start)
+        step("ceph", lambda: ceph.start(managers))
         step("dockerds", lambda: nodes.side_by_side(nodes.wait_until_up))
         step("mounts", lambda: nodes.side_by_side(nodes.mount))
         step("swarm", lambda: nodes.join_swarm(managers))

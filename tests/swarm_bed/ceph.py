@@ -17,7 +17,7 @@ from string import Template
 from typing import Tuple
 
 from processes import alive, run, start_daemon, stop_daemon, wait_for, works
-from settings import BED, CEPHFS_MOUNT, NETWORKS, NODES, RECIPES, SESSION_TIMEOUT, Node
+from settings import BED, CEPHFS_MOUNT, MANAGER, NETWORKS, NODES, RECIPES, SESSION_TIMEOUT, Node
 
 HOME = BED / "ceph"
 CONFIGURATION = HOME / "ceph.conf"
@@ -46,7 +46,7 @@ def fsid() -> str:
     return (HOME / "fsid").read_text().strip()
 
 
-def start() -> None:
+def start(managers: int) -> None:
     """What is missing of a whole cluster is started again, data and all; a half made one is made anew."""
     if MADE.exists():
         lost = [one for one in reversed(DAEMONS) if not alive(pid_file(*one), one[0])]
@@ -56,7 +56,7 @@ def start() -> None:
             wait_for("the metadata server is active", 60, mds_active)
         return
     remove()
-    make()
+    make(managers)
     MADE.touch()
 
 
@@ -64,13 +64,13 @@ def mds_active() -> bool:
     return "up:active" in ceph("mds", "stat", check=False)
 
 
-def make() -> None:
+def make(managers: int) -> None:
     for folder in ("keys", "run", "log", "mon/ceph-a", "mgr/ceph-x", "osd/ceph-0", "mds/ceph-a"):
         (HOME / folder).mkdir(parents=True, exist_ok=True)
     (HOME / "fsid").write_text(str(uuid.uuid4()))
     address = NETWORKS["storage"].gateway
     CONFIGURATION.write_text(configuration("ceph.conf", home=str(HOME), fsid=fsid(), address=address, osd_bytes=str(OSD_BYTES)))
-    seed = make_keys()
+    seed = make_keys(managers)
     addresses = "[v2:{0}:3300,v1:{0}:6789]".format(address)
     run("monmaptool", "--create", "--clobber", "--fsid", fsid(), "--addv", "a", addresses, str(HOME / "monmap"))
     run("ceph-mon", "--conf", str(CONFIGURATION), "--mkfs", "--id", "a", "--monmap", str(HOME / "monmap"), "--keyring", str(seed))
@@ -94,7 +94,7 @@ def configuration(name: str, **values: str) -> str:
     return Template((RECIPES / name).read_text()).substitute(values)
 
 
-def make_keys() -> Path:
+def make_keys(managers: int) -> Path:
     """All keys come into being here, with their rights, and the monitor starts with them: no call for each afterwards."""
     seed = KEYS / "seed.keyring"
     run("ceph-authtool", "--create-keyring", str(seed), "--gen-key", "--name", "mon.", "--cap", "mon", "allow *")
@@ -104,7 +104,8 @@ def make_keys() -> Path:
     key("mds.a", mon="allow profile mds", mgr="allow profile mds", osd="allow *", mds="allow *")
     for node in NODES:
         # What `ceph fs authorize cephfs client.NODE / RIGHTS` gives.
-        rights = "allow {0} fsname=cephfs".format(node.storage_rights)
+        # With several managers, each of them can be the storage host.
+        rights = "allow {0} fsname=cephfs".format(node.storage_rights if managers == 1 else MANAGER.storage_rights)
         key("client." + node.name, mon="allow r fsname=cephfs", osd="allow rw tag cephfs data=cephfs", mds=rights)
     shutil.copy(seed, KEYS / "mon.a.keyring")
     return seed
