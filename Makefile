@@ -58,6 +58,10 @@ molecule: setup-test ## the scenarios of molecule/
 swarm: setup-test ## on a real Swarm of three nodes with CephFS, made for it; needs root
 	@.venv/bin/python scripts/test swarm
 
+.PHONY: faults
+faults: setup-test ## on the same, with nodes and storage that break; needs root
+	@.venv/bin/python scripts/test faults
+
 .PHONY: both-ends
 both-ends: setup-test ## the other end's ansible-core, and the built tarball
 	@scripts/both-ends

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "swarm")]
+import record
 from harness import Fleet
 from swarm_fixture import FOLDER, Bed
 
@@ -27,3 +28,8 @@ def fleet(bed: Bed) -> Fleet:
     fleet = Fleet(bed)
     fleet.tidy()
     return fleet
+
+
+def pytest_sessionfinish(exitstatus: int) -> None:
+    if exitstatus == 0 and record.write_page():
+        print("\nwritten: {0}".format(record.PAGE))

@@ -180,11 +180,12 @@ def missing(acknowledged: Iterable[int], there: Dict[int, int]) -> List[str]:
 
 
 class Fleet:
-    """The tenants of converge.yml and their servers."""
+    """The tenants that a scenario's converge.yml made, and their servers."""
 
     def __init__(self, bed: Bed) -> None:
         self.bed = bed
-        logins = [*bed.result("shared")["allocations"], bed.result("dedicated")]
+        shared = bed.result("shared")
+        logins = [*shared.get("allocations", [shared]), bed.result("dedicated")]
         self.logins = {"tenant-{0}".format(number): login for number, login in enumerate(logins, 1)}
         for login in self.logins.values():
             self.as_superuser(login["server"], login["database"], self.tables(login))
@@ -233,7 +234,10 @@ class Fleet:
 
     def rows(self, login: Dict[str, Any], writer: str) -> Dict[int, int]:
         # By the table itself, not by its index.
-        query = "SET enable_indexscan = off; SET enable_bitmapscan = off; SET enable_indexonlyscan = off; SELECT n, count(*) FROM faults_rows WHERE writer = '{0}' GROUP BY n"
+        query = (
+            "SET enable_indexscan = off; SET enable_bitmapscan = off; SET enable_indexonlyscan = off;"
+            " SELECT n, count(*) FROM faults_rows WHERE writer = '{0}' GROUP BY n"
+        )
         lines = self.as_superuser(login["server"], login["database"], query.format(writer)).split()
         return {int(number): int(times) for number, times in (line.split("|") for line in lines)}
 

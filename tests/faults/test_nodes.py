@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Dict
+from typing import Dict, Iterator
 
 import pytest
 from case import Case
 from harness import SAFE, Fleet, wait_until
+from swarm_fixture import run
 
 
 def busiest(fleet: Fleet) -> str:
@@ -94,21 +95,72 @@ def test_a_node_is_cut_off_and_comes_back(fleet: Fleet, tmp_path: Path) -> None:
     case.record()
 
 
-def test_a_node_is_cut_off_and_fenced(fleet: Fleet, tmp_path: Path) -> None:
+def is_down(fleet: Fleet, node: str) -> bool:
+    return fleet.bed.manager("docker", "node", "inspect", node, "--format", "{{.Status.State}}").strip() == "down"
+
+
+def test_a_node_is_cut_off_and_fenced_by_hand(fleet: Fleet, tmp_path: Path) -> None:
     victim = busiest(fleet)
-    with Case(fleet, "a node is cut off and fenced by hand, then the cut heals", tmp_path, beside=victim) as case:
+    with Case(fleet, "a node is cut off and fenced by hand", tmp_path, beside=victim) as case:
         case.fault("cut", victim, "cluster")
         there = case.affected(victim)
-        wait_until("a second server waits", 90, lambda: case.waits_elsewhere(victim))
+        wait_until("the Swarm sees that it is gone", 60, lambda: is_down(fleet, victim))
+        wait_until("second servers wait", 90, lambda: case.waits_elsewhere(victim))
         fenced = time.time()
-        fleet.bed.fault("evict", victim)
-        case.served_again("served again after fence.yml", there, counted_from=fenced)
+        fleet.play("fence", node=victim)
+        case.seconds["fence.yml, from its start to its end"] = time.time() - fenced
+        case.served_again("served again after fence.yml began", there, counted_from=fenced)
+        time.sleep(10)
+        fleet.bed.fault("heal", victim, "cluster")
+        # As the runbook has it: mounted anew, then prepared.
+        fleet.bed.fault("mount", victim)
+        case.nodes_are_ready()
+        fleet.play("prepare")
+        case.mended()
+        case.verify()
+    case.record({"served again after fence.yml began": 10})
+
+
+@pytest.fixture
+def watched(fleet: Fleet) -> Iterator[None]:
+    """The watcher runs on each manager; there is no systemd in the bed's nodes that would start it."""
+    fleet.play("watch_nodes", ansible_become=False, node_watch_start=False)
+    for node in fleet.bed.nodes:
+        watch(fleet, node)
+    yield
+    for node in fleet.bed.nodes:
+        fleet.bed.on(node, "sh", "-c", "pkill -f [_]node_watch || true")
+
+
+def watch(fleet: Fleet, node: str) -> None:
+    program = "exec python3 -m ansible_collections.saasodoo.postgres_pools.plugins.module_utils._node_watch /etc/postgres-pools-node-watch.json"
+    environment = ["--env", "PYTHONPATH=/usr/local/lib/postgres-pools-node-watch"]
+    run([*fleet.bed.outer, "exec", "--detach", *environment, node, "sh", "-c", program + " >>/var/log/node-watch.log 2>&1"])
+
+
+def test_a_node_is_killed_and_fenced_by_itself(fleet: Fleet, tmp_path: Path, watched: None) -> None:
+    victim = busiest(fleet)
+    with Case(fleet, "a node is killed, and fenced by itself", tmp_path) as case:
+        case.fault("kill", victim)
+        case.served_again("served again", case.affected(victim))
+        fleet.bed.fault("start", victim)
+        watch(fleet, victim)
+        case.mended()
+        case.verify()
+    case.record({"served again": 25})
+
+
+def test_a_node_is_cut_off_and_fenced_by_itself(fleet: Fleet, tmp_path: Path, watched: None) -> None:
+    victim = busiest(fleet)
+    with Case(fleet, "a node is cut off, and fenced by itself", tmp_path, beside=victim) as case:
+        case.fault("cut", victim, "cluster")
+        case.served_again("served again", case.affected(victim))
         time.sleep(10)
         fleet.bed.fault("heal", victim, "cluster")
         fleet.bed.fault("mount", victim)
         case.mended()
         case.verify()
-    case.record({"served again after fence.yml": 10})
+    case.record({"served again": 40})
 
 
 def test_a_node_sleeps_and_wakes_up(fleet: Fleet, tmp_path: Path) -> None:

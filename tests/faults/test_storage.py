@@ -17,7 +17,7 @@ from test_nodes import busiest
 
 def test_ceph_fuse_is_killed(fleet: Fleet, tmp_path: Path) -> None:
     victim = busiest(fleet)
-    with Case(fleet, "ceph-fuse dies on a node, which mounts anew after 20 s", tmp_path) as case:
+    with Case(fleet, "ceph-fuse of a node dies, and is mounted anew after 20 s", tmp_path) as case:
         case.fault("crash", victim)
         time.sleep(20)
         fleet.bed.fault("mount", victim)
