@@ -20,7 +20,7 @@ except ImportError:
     pass  # _connection reports it with the reason
 
 # The highest migration in roles/inventory_db/files/migrations that this code was written against.
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 # Any number that no other program takes in this database; one lock for "is there really no room".
 _PLACEMENT_LOCK = 0x706F6F6C73

@@ -28,7 +28,7 @@ GRANT UPDATE (plan_tier, requires_dedicated, status, password_encrypted, next_pa
 GRANT INSERT (id, allocation_id, source_server_id, target_server_id, mode, status_reason, plan_tier, requires_dedicated, connections, storage_bytes,
     source_database, lease_holder, lease_actor, lease_expires_at, application) ON db_tenant_migrations TO {service};
 GRANT UPDATE (status, status_reason, steps, proof, progress, retained_until, returning_at, writes_stopped_at, lease_holder, lease_actor,
-    lease_expires_at, updated_at, application) ON db_tenant_migrations TO {service};
+    lease_expires_at, updated_at, application, mode, mode_reason, way_back, way_back_reason) ON db_tenant_migrations TO {service};
 GRANT INSERT, DELETE ON db_health_checks TO {service};
 GRANT INSERT ON db_events TO {service};
 GRANT INSERT (name, certificate, private_key_encrypted, expires_at) ON db_authorities TO {service};
