@@ -18,6 +18,7 @@ Where the figures come from. "Measured" is PostgreSQL 15.18 on x86-64 with 4 kB 
   maintenance_work_mem of at most 256 MiB, 10 spare connections: the platform that this collection replaces.
 - work_mem of at least 4 MiB, autovacuum_max_workers 3, superuser_reserved_connections 3: PostgreSQL's own defaults.
 - tcp_keepalives_idle below 900 s, at which Docker Swarm's virtual IP drops idle connections (moby issue 31208).
+- a slot takes no memory to speak of: 24 of them, where there were 8, changed shared_memory_size by nothing.
 - the shares of memory for maintenance, autovacuum and decoding are our choice; they leave 305 tenant connections to 4 GiB.
 """
 
@@ -43,8 +44,10 @@ WORK_MEM_MOST = 16
 RESERVED = 3
 AUTOVACUUM_WORKERS = 3
 WAL_SENDERS = 8
-# Beside the parallel workers: the logical replication launcher, apply and table synchronisation of online moves.
+# Beside the parallel workers: the logical replication launcher, and one for each database that follows another, in a move online or for its way back.
 LOGICAL_WORKERS = 6
+# A follower has one slot that is read, one for its proof and, as it begins, a third; what the server itself follows counts too up to PostgreSQL 17.
+SLOTS = 3 * WAL_SENDERS
 # pg_dump locks each table of a database in one transaction, a restore in one transaction each index too.
 LOCKS = 20000
 
@@ -159,6 +162,7 @@ def settings(memory_bytes: int, cpus: float, connections: int, spare: int = 10) 
         # Planner and workers
         "random_page_cost": "1.1",
         "max_worker_processes": str(plan.workers),
+        "max_logical_replication_workers": str(LOGICAL_WORKERS - 1),
         "max_parallel_workers": str(parallel),
         "max_parallel_workers_per_gather": str(max(1, parallel // 2)),
         "max_parallel_maintenance_workers": str(max(1, parallel // 2)),
@@ -167,7 +171,7 @@ def settings(memory_bytes: int, cpus: float, connections: int, spare: int = 10) 
         "wal_level": "logical",
         "wal_compression": "on",
         "max_wal_senders": str(WAL_SENDERS),
-        "max_replication_slots": str(WAL_SENDERS),
+        "max_replication_slots": str(SLOTS),
         "max_wal_size": _mib(wal),
         "max_slot_wal_keep_size": _mib(8 * wal),
         "checkpoint_timeout": "15min",

@@ -46,6 +46,9 @@ def test_the_pool_of_the_design_fits():
     assert found["effective_cache_size"] == "3072MB"
     assert found["work_mem"] == "4MB"
     assert found["max_parallel_workers"] == "2"
+    # For moves online: five databases may follow others at a time, beside the launcher and the parallel workers.
+    assert (found["wal_level"], found["max_logical_replication_workers"], found["max_worker_processes"]) == ("logical", "5", "8")
+    assert int(found["max_replication_slots"]) >= 2 * int(found["max_wal_senders"])
 
 
 def test_few_connections_get_the_most_work_mem_and_no_more():
