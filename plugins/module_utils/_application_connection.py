@@ -15,6 +15,8 @@ from ._secrets import Cipher, keys_from
 # What everybody may read who may look at a service, a config or a file.
 PARTS = ("host", "port", "database", "user", "sslmode")
 SECRET_PARTS = (*PARTS, "password", "dsn", "ca_certificate")
+_WORD = re.compile(r"(?P<key>[a-z_]+)\s*=\s*(?P<value>'(?:[^']|'')*'|[^\s']*)")
+_WORDS = re.compile(r"^\s*(?:[a-z_]+\s*=\s*(?:'(?:[^']|'')*'|[^\s']*)\s*)*\Z")
 _PLACE = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -59,6 +61,25 @@ def _check(part: Any, where: str) -> None:
 def values(connection: Mapping[str, Any], asked: Mapping[str, Any], where: str) -> Dict[str, str]:
     """What each name is to hold: *asked* has a part for each."""
     return {name: value(connection, part, "{0} {1}".format(where, name)) for name, part in asked.items()}
+
+
+def pooled(connection: Mapping[str, Any], line: str, where: str) -> str:
+    """A connection string of PgBouncer's, ``host=… port=… pool_size=…``, with this host and port and all else as it is.
+
+    :raises PoolsError: it is no such string, or leads to more than one host.
+    """
+    if not _WORDS.match(line):
+        raise PoolsError("{0} is no connection string.".format(where), "Write it as host=… port=… and what else it needs.")
+    words = [(match.group("key"), match.group("value")) for match in _WORD.finditer(line)]
+    if any(key == "host" and "," in told for key, told in words):
+        raise PoolsError("{0} leads to more than one host.".format(where), "A tenant is on one server.")
+    for part in ("host", "port"):
+        told = _text(connection, part, where)
+        if any(key == part for key, _told in words):
+            words = [(key, told if key == part else kept) for key, kept in words]
+        else:
+            words.insert(0 if part == "host" else 1, (part, told))
+    return " ".join("{0}={1}".format(*word) for word in words)
 
 
 def content(connection: Mapping[str, Any], template: str, where: str) -> str:

@@ -13,6 +13,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from . import _application_connection
 from ._errors import PoolsError
+from ._pooler import SPEC as POOLER
 
 _STRING = {"type": "str", "required": True}
 _PARTS = {"type": "dict", "required": True}
@@ -41,6 +42,7 @@ SPEC: Dict[str, Any] = {
             "host": {"type": "str"},
         },
     },
+    "pooler": {"type": "dict", "options": POOLER},
     "hooks": {"type": "dict", "options": {"stop": _HOOKS, "start": _HOOKS, "restore": _HOOKS}},
     "healthy_timeout": {"type": "int", "default": 120},
     "stable_seconds": {"type": "int", "default": 5},

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import tempfile
-from typing import Any, Callable, Dict, Mapping, Optional
+from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from . import _application_connection, _application_ini
 from ._errors import PoolsError
@@ -37,7 +37,9 @@ def bring(params: Mapping[str, Any], dry: bool, move: Move) -> Dict[str, Any]:
         wanted: Mapping[str, Any] = {}
         kept = past
         _application_connection.check(params["keys"], "The file {0}, key".format(path))
-        if params["state"] == "started":
+        if params["state"] == "started" and params.get("pooled"):
+            wanted = _pooled(text, section, params["keys"], connection, "The file {0}".format(path))
+        elif params["state"] == "started":
             wanted = _application_connection.values(connection, params["keys"], "The file {0}, key".format(path))
         elif past is not None and params["state"] in ("restored", "withdrawn") and (past["to"] == to) == (params["state"] == "withdrawn"):
             wanted, kept = past["options"], past["before"]
@@ -53,7 +55,20 @@ def bring(params: Mapping[str, Any], dry: bool, move: Move) -> Dict[str, Any]:
                 step()
     except OSError as error:
         raise PoolsError("The file {0} cannot be used: {1}.".format(path, error.strerror or error)) from error
-    return {"changed": changed or kept != past, "path": path, "diff": _difference(path, section, edited.former, wanted) if changed else {}}
+    # A line of a pooler's may hold a password.
+    shown = changed and not params.get("pooled")
+    return {"changed": changed or kept != past, "path": path, "diff": _difference(path, section, edited.former, wanted) if shown else {}}
+
+
+def _pooled(text: str, section: str, keys: Mapping[str, Any], connection: Mapping[str, Any], where: str) -> Dict[str, List[str]]:
+    """Each of a pooler's databases as it is there, with another host and port."""
+    former = _application_ini.edit(text, section, {key: [] for key in keys}, where).former
+    missing = [key for key in keys if not former[key]]
+    if missing:
+        raise PoolsError(
+            "{0} has no {1} in [{2}].".format(where, ", ".join(missing), section), "Give the tenant a line of its own there, with its host and port."
+        )
+    return {key: [_application_connection.pooled(connection, line, "{0}, {1}".format(where, key)) for line in former[key]] for key in keys}
 
 
 def _settled(path: str, section: str, dry: bool) -> Dict[str, Any]:

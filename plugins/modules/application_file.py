@@ -19,7 +19,7 @@ attributes:
     description: Says whether the file would change.
     support: full
   diff_mode:
-    description: Shows the options and nothing else of the file.
+    description: Shows the options and nothing else of the file, and none of a pooler's, whose lines may hold passwords.
     support: full
 options:
   path:
@@ -45,6 +45,13 @@ options:
       - An option that is not there is added at the end of the section, one that is there more than once is changed everywhere.
     type: dict
     required: true
+  pooled:
+    description:
+      - Whether the options are databases of PgBouncer's section C([databases]), named by O(keys) whatever part is given there. In each such line
+        host and port become the connection's, and all else of it stays. Such a line has to be there.
+    type: bool
+    default: false
+    version_added: 1.0.0
   connection:
     description:
       - The connection. Required when O(state=started) and O(state=withdrawn).
@@ -106,6 +113,7 @@ def main() -> None:
         argument_spec={
             "path": {"type": "path", "required": True},
             "state": {"type": "str", "default": "started", "choices": ["started", "restored", "withdrawn", "settled"]},
+            "pooled": {"type": "bool", "default": False},
             "connection": {"type": "dict", "options": connection_spec()},
             **config_spec(),
         },

@@ -1,18 +1,19 @@
 # Copyright (c) 2026 The saasodoo.postgres_pools authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Programs of Debian that tests need: Prometheus, its collector, Chromium, BusyBox. Fetched where they are missing."""
+"""Programs of Debian that tests need: Prometheus, its collector, Chromium, BusyBox, PgBouncer. Fetched where they are missing."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Dict, List, NoReturn, Sequence
+from typing import Dict, List, NoReturn, Sequence, Tuple
 
 import pytest
 from environment import ROOT
@@ -51,6 +52,17 @@ def _unpacked(name: str, *packages: str) -> Path:
                     subprocess.run(["dpkg", "-x", str(package), str(Path(scratch) / "root")], check=True, timeout=120)
                 (Path(scratch) / "root").rename(home)
     return home
+
+
+def pgbouncer() -> Tuple[str, str]:
+    """The path of PgBouncer, and where the libraries lie that it comes with: installed, it would be started."""
+    found = shutil.which("pgbouncer")
+    if found:
+        return found, ""
+    told = subprocess.run(["apt-cache", "depends", "--important", "pgbouncer"], capture_output=True, text=True, timeout=60, check=False).stdout
+    libraries = [name for name in re.findall(r"^  Depends: (lib\S+)$", told, re.M) if not name.startswith("libc6")]
+    home = _unpacked("pgbouncer", "pgbouncer", *libraries)
+    return str(next(home.rglob("sbin/pgbouncer"))), next((str(path.parent) for path in home.rglob("libevent*.so*")), "")
 
 
 def chromium() -> str:

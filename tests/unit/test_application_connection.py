@@ -131,3 +131,25 @@ def test_a_label_that_somebody_else_wrote_is_named(label: str, value: str) -> No
 def test_names_of_configs_stay_within_dockers_limit() -> None:
     name = _application_service.object_name("x" * 64, "content")
     assert len(name) == 64 and name != _application_service.object_name("x" * 64, "other")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("host=a port=1 dbname=shop pool_size=4", "host=h port=5432 dbname=shop pool_size=4"),
+        ("dbname = shop host = a", "port=5432 dbname=shop host=h"),
+        ("host=a password='it''s = here' port=1", "host=h password='it''s = here' port=5432"),
+        ("", "host=h port=5432"),
+    ],
+)
+def test_a_poolers_line_keeps_all_but_host_and_port(line: str, told: str) -> None:
+    where = "the file x, shop"
+    found = _application_connection.pooled(CONNECTION, line, where)
+    assert sorted(found.replace("'it''s = here'", "secret").split()) == sorted(told.replace("'it''s = here'", "secret").split())
+    assert _application_connection.pooled(CONNECTION, found, where) == found
+
+
+@pytest.mark.parametrize("line", ["host=a,b port=1", "host a", "host=a 'x"])
+def test_a_poolers_line_that_is_none_or_leads_to_several_hosts_is_refused(line: str) -> None:
+    with pytest.raises(PoolsError, match="the file x, shop"):
+        _application_connection.pooled(CONNECTION, line, "the file x, shop")
