@@ -8,11 +8,12 @@ from __future__ import annotations
 import time
 from typing import Any, Dict, List, Mapping, Sequence
 
-from . import _application_record, _lifecycle, _names, _placement
+from . import _application_record, _lifecycle, _moving_back, _names, _placement
 from ._candidates import IN_THE_MAKING
 from ._errors import PoolsError
 from ._hand_out import hand_out
 from ._inventory import Inventory, plain
+from ._login import with_login
 from ._making import NewServer, claim_making, refuse_other_key
 from ._secrets import Cipher
 
@@ -184,8 +185,11 @@ def _step(params: Mapping[str, Any], inventory: Inventory, ids: List[str]) -> Di
     if state == "releasing":
         changed = bool(_lifecycle.begin_release(inventory, ids))
         rows = [row for row in inventory.allocations(ids) if row["status"] == "releasing"]
-        return {"changed": changed, "tenant_databases": tenant_databases(rows, inventory.plans())}
+        ways_back = [plain(one) for one in _moving_back.of_instances(inventory, ids)]
+        return {"changed": changed, "tenant_databases": tenant_databases(rows, inventory.plans()), "ways_back": ways_back}
     changed = state == "released" and bool(_lifecycle.finish_release(inventory, ids, params["keep_days"]))
+    if changed:
+        _moving_back.end(inventory, [one["migration_id"] for one in _moving_back.of_instances(inventory, ids)], "the tenant was released")
     due = _lifecycle.due_for_drop(inventory, ids)
     ended = [row["allocation_id"] for row in due]
     result: Dict[str, Any] = {"changed": changed, "dropped": ended, "tenant_databases": []}
@@ -196,21 +200,6 @@ def _step(params: Mapping[str, Any], inventory: Inventory, ids: List[str]) -> Di
             with_login(row, name=row["database"], owner=row["user"], quarantine_name=row["quarantine_name"]) for row in due
         ]
     return result
-
-
-def with_login(row: Mapping[str, Any], **database: Any) -> Dict[str, Any]:
-    """One of ``databases`` of the module ``tenant_database``: with the login of its server's administrator, out of that server's row."""
-    login = dict(
-        database,
-        login_host=row["host"],
-        login_port=row["port"],
-        login_user=row["admin_user"],
-        login_password_encrypted=row["admin_password_encrypted"],
-    )
-    if row.get("tls"):
-        # Without an authority nothing can be verified, and libpq then refuses to connect.
-        login.update(login_ssl_mode="verify-full", login_ca_certificate=row["ca_certificate"] or "")
-    return login
 
 
 def tenant_databases(rows: Sequence[Mapping[str, Any]], plans: Mapping[str, Mapping[str, Any]]) -> List[Dict[str, Any]]:

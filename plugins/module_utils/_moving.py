@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Mapping, Tuple
 
-from . import _application_described, _application_record, _moving_plan, _moving_steps, _names
+from . import _application_described, _application_record, _moving_back, _moving_plan, _moving_steps, _names
 from ._allocation import NEW_SERVER_OPTIONS, tenant_databases, with_login
 from ._candidates import IN_THE_MAKING
 from ._errors import PoolsError
@@ -33,7 +33,10 @@ OPTIONS: Dict[str, Any] = dict(
     target=dict(type="str"),
     exclude=dict(type="list", elements="str", default=[]),
     strategy=dict(type="str", default="priority", choices=["priority", "spread", "pack"]),
-    mode=dict(type="str", default="dump", choices=["dump"]),
+    mode=dict(type="str", choices=["dump", "online", "auto"]),
+    mode_reason=dict(type="str"),
+    way_back=dict(type="str", choices=["prepared", "following", "ended"]),
+    way_back_reason=dict(type="str"),
     new_server=dict(type="dict", options=NEW_SERVER_OPTIONS),
     server_lease_seconds=dict(type="int", default=120),
     wait_timeout=dict(type="int", default=0),
@@ -42,6 +45,7 @@ OPTIONS: Dict[str, Any] = dict(
     application=dict(type="dict"),
     writes_stopped=dict(type="bool", default=False),
     writes_resumed=dict(type="bool", default=False),
+    try_again=dict(type="bool", default=False),
     unfinished=dict(type="bool", default=False),
     reason=dict(type="str"),
     steps=dict(type="list", elements="dict", default=[]),
@@ -143,6 +147,7 @@ def _result(inventory: Inventory, move: Mapping[str, Any], before: Mapping[str, 
         "source_tenant_database": tenant_databases([source], plans)[0],
         "quarantine": with_login(source, name=source["database"], owner=source["user"], quarantine_name=now["source_database"]),
         "considered": [],
+        "following": [plain(one) for one in _moving_back.before(inventory, now)],
         "diff": {"before": before, "after": _shown(now)},
     }
     result.update(more)

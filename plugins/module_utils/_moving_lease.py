@@ -32,7 +32,8 @@ SELECT m.id::text, m.allocation_id::text, a.instance_id::text, m.mode, m.status,
     m.requires_dedicated, m.connections, m.storage_bytes, m.source_plan_tier, m.source_requires_dedicated, m.source_connections,
     m.source_storage_bytes, m.lease_holder::text AS lease, m.lease_actor, m.lease_expires_at,
     coalesce(m.lease_expires_at > clock_timestamp(), false) AS leased, m.steps, m.progress, m.proof, m.retained_until, m.created_at, m.created_by,
-    m.started_at, m.writes_stopped_at, m.cutover_at, m.returning_at, m.ended_at, m.updated_at, m.application, a.status AS allocation_status
+    m.started_at, m.writes_stopped_at, m.cutover_at, m.returning_at, m.ended_at, m.updated_at, m.application, m.mode_reason, m.way_back, m.way_back_reason,
+    a.status AS allocation_status
 FROM db_tenant_migrations m JOIN db_allocations a ON a.id = m.allocation_id
 JOIN db_servers source ON source.id = m.source_server_id JOIN db_servers target ON target.id = m.target_server_id
 """

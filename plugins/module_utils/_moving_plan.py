@@ -95,7 +95,7 @@ def _insert(params: Mapping[str, Any], inventory: Inventory, allocation: Mapping
             "allocation": allocation["allocation_id"],
             "source": allocation["server_id"],
             "target": target_id,
-            "mode": params["mode"],
+            "mode": params["mode"] or "dump",
             "reason": params["reason"],
             "plan_tier": wanted.plan_tier,
             "dedicated": wanted.requires_dedicated,
@@ -150,6 +150,7 @@ def _stay(inventory: Inventory, allocation: Mapping[str, Any], wanted: Wanted, p
         "source_tenant_database": entry,
         "quarantine": None,
         "considered": [],
+        "following": [],
         "diff": {"before": dict(before, server=row["server"]), "after": dict(after, server=row["server"])},
     }
 

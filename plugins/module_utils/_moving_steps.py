@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
+from . import _moving_back
 from ._connection import actor
 from ._errors import PoolsError
 from ._inventory import Inventory
@@ -160,6 +161,10 @@ def step(params: Mapping[str, Any], inventory: Inventory, instance_id: str) -> T
             if error.diag.constraint_name in _CAPACITIES:
                 raise no_room_to_return(move, error) from error
             raise
+        if wanted == "preparing":
+            # What followed the place that the tenant leaves has been ended by now.
+            ids = [one["migration_id"] for one in _moving_back.before(inventory, move)]
+            _moving_back.end(inventory, ids, "the tenant moved on")
     return wanted != "renewed" and (move["status"] != wanted or move["returning_at"] is not None), move
 
 
@@ -194,20 +199,39 @@ def _changes(params: Mapping[str, Any], move: Mapping[str, Any], wanted: str) ->
     if again or ((params["writes_resumed"] or wanted in ("completed", "rolled_back")) and "downtime_seconds" not in proof):
         assignments.append(
             "proof = CASE WHEN m.writes_stopped_at IS NULL THEN {0} ELSE coalesce({0}, '{{}}') || jsonb_build_object('downtime_seconds',"
-            " round(extract(epoch FROM clock_timestamp() - m.writes_stopped_at)::numeric, 1)) END".format(
+            " round(extract(epoch FROM clock_timestamp() - m.writes_stopped_at)::numeric, 2)) END".format(
                 "%(proof)s::jsonb" if "proof" in values else "m.proof"
             )
         )
         assignments = [one for one in assignments if one != "proof = %(proof)s::jsonb"]
-    if params["writes_stopped"]:
+    assignments += _told(params, move, wanted, values)
+    return assignments, values
+
+
+def _told(params: Mapping[str, Any], move: Mapping[str, Any], wanted: str, values: Dict[str, Any]) -> List[str]:
+    """What is kept of what the caller says, whatever the step."""
+    assignments: List[str] = []
+    if params["try_again"]:
+        # Writes went on in the old place: the seconds without them are those of a step, and not of the move.
+        assignments.append("writes_stopped_at = NULL")
+    elif params["writes_stopped"]:
         assignments.append("writes_stopped_at = coalesce(m.writes_stopped_at, clock_timestamp())")
     if params["reason"]:
         assignments.append("status_reason = %(reason)s")
         values["reason"] = params["reason"]
+    for column in ("mode_reason", "way_back", "way_back_reason"):
+        if params[column] is not None:
+            assignments.append("{0} = %({0})s".format(column))
+            values[column] = params[column]
+    if wanted == "rolled_back" and move["way_back"] in ("prepared", "following") and params["way_back"] is None:
+        assignments.append("way_back = 'ended', way_back_reason = 'the tenant went back'")
+    if wanted == "preparing" and params["mode"] is not None:
+        assignments.append("mode = %(mode)s")
+        values["mode"] = params["mode"]
     if params["progress"] is not None:
         assignments.append("progress = %(progress)s::jsonb")
         values["progress"] = json.dumps(params["progress"])
-    return assignments, values
+    return assignments
 
 
 def _refuse_out_of_turn(move: Mapping[str, Any], wanted: str, proof: Mapping[str, Any]) -> None:

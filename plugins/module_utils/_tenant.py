@@ -60,6 +60,8 @@ class Wanted:
     lc_ctype: str = "C.UTF-8"
     encoding: str = "UTF8"
     quarantine_name: Optional[str] = None
+    # In quarantine, whether it goes on following the place that the tenant moved to.
+    follows: bool = False
 
     @property
     def quarantine_owner(self) -> str:
@@ -202,6 +204,7 @@ def wanted(raw: Mapping[str, Any], state: str) -> Wanted:
         temp_file_limit=parse_size_kb(raw.get("temp_file_limit"), f"The temp_file_limit of {what}"),
         bus=bool(raw.get("bus")),
         quarantine_name=quarantine,
+        follows=bool(raw.get("follows")),
         **texts,
     )
 

@@ -15,6 +15,7 @@ from typing import Any, Dict, List, Mapping, Optional
 
 from . import _scram
 from ._errors import PoolsError
+from ._follow_plan import name_of
 from ._hba import BUS_ROLE
 from ._tenant import INVALID_DATABASE, Database, Found, Role, Wanted
 
@@ -173,7 +174,8 @@ def _plan_members(wanted: Wanted, gate: Optional[Role], owner: Optional[Role], n
         # With it the owner could let other tenants through its gate.
         words = f"role {wanted.owner}: admin option on {wanted.name} taken away"
         steps.append(Step(SERVER, words, "REVOKE ADMIN OPTION FOR {gate} FROM {owner}", names, before="admin option"))
-    for stranger in sorted(set(members) - {wanted.owner}):
+    # Whoever follows this database logs in as a role of that name, as long as it does.
+    for stranger in sorted(set(members) - {wanted.owner, name_of(wanted.name)}):
         words = f"role {stranger}: no more let through {wanted.name}"
         steps.append(
             Step(SERVER, words, "REVOKE {gate} FROM {stranger}", dict(names, stranger=stranger), before=stranger)
@@ -290,10 +292,15 @@ def plan_opening(wanted: Wanted, database: Optional[Database]) -> List[Step]:
     return steps
 
 
-def _close(name: str, owner: str, found: Found) -> List[Step]:
+def _close(name: str, owner: str, found: Found, follows: bool = False) -> List[Step]:
     database = found.databases.get(name)
     steps = _shut_out(owner, found)
-    if database and database.allows_connections:
+    if follows:
+        # Whoever applies what the new place tells of is a superuser, whom no limit keeps out; everybody else it does.
+        if database and (database.connection_limit != 0 or not database.allows_connections):
+            sql = "ALTER DATABASE {database} WITH ALLOW_CONNECTIONS true CONNECTION LIMIT 0"
+            steps.append(Step(SERVER, f"database {name}: closed to all but its follower", sql, {"database": name}, before="open", after="closed"))
+    elif database and database.allows_connections:
         sql = "ALTER DATABASE {database} WITH ALLOW_CONNECTIONS false"
         steps.append(Step(SERVER, f"database {name}: closed", sql, {"database": name}, before="open", after="closed"))
     return steps
@@ -313,12 +320,15 @@ def _shut_out(owner: str, found: Found) -> List[Step]:
     return steps
 
 
-def _end_sessions(name: str, owner: str) -> Step:
+def _end_sessions(name: str, owner: str, followers: bool = True) -> Step:
     # The owner may also sit in the database postgres, on the bus. 5000 ms each, so that what follows finds them gone.
     sql = (
         "SELECT pg_catalog.pg_terminate_backend(pid, 5000) FROM pg_catalog.pg_stat_activity"
         " WHERE (datname = {database} OR usename = {owner}) AND pid <> pg_catalog.pg_backend_pid()"
     )
+    if not followers:
+        # Who follows the database has to see its last commit, and writes nothing.
+        sql += " AND backend_type <> 'walsender'"
     return Step(ALONE, "", sql, values={"database": name, "owner": owner})
 
 
@@ -330,7 +340,7 @@ def plan_closing(wanted: Wanted, found: Found) -> List[Step]:
     _refuse_foreign(found, wanted.name, wanted.owner)
     if wanted.owner not in found.roles:
         return []
-    end = _end_sessions(wanted.name, wanted.owner)
+    end = _end_sessions(wanted.name, wanted.owner, followers=False)
     # A login that was let in just before the role was closed may not be seen among the sessions yet.
     return [*_shut_out(wanted.owner, found), end, Step(ALONE, "", "SELECT pg_catalog.pg_sleep(0.2)"), end]
 
@@ -383,7 +393,7 @@ def plan_quarantine(wanted: Wanted, found: Found) -> List[Step]:
                 "Give another quarantine_name, or drop the older one with state=absent.",
             )
     if not live:
-        return _close(parked_name, parked_owner, found)
+        return _close(parked_name, parked_owner, found, wanted.follows)
     values = {"gate_mark": gate_mark(parked_name, wanted.name), "owner_mark": owner_mark(parked_name, wanted.name)}
     names = {"name": wanted.name, "owner": wanted.owner, "parked": parked_name, "parked_owner": parked_owner}
     parts = []
@@ -395,7 +405,7 @@ def plan_quarantine(wanted: Wanted, found: Found) -> List[Step]:
         parts.append("ALTER ROLE {owner} RENAME TO {parked_owner}; COMMENT ON ROLE {parked_owner} IS {owner_mark}")
     words = f"database {wanted.name} and its roles renamed to {parked_name}"
     rename = Step(SERVER, words, "; ".join(parts), names, values, before=wanted.name, after=parked_name)
-    return [*_close(wanted.name, wanted.owner, found), _end_sessions(wanted.name, wanted.owner), rename]
+    return [*_close(wanted.name, wanted.owner, found, wanted.follows), _end_sessions(wanted.name, wanted.owner), rename]
 
 
 def plan_absence(wanted: Wanted, found: Found) -> List[Step]:

@@ -198,6 +198,12 @@ actions:
   type: dict
   sample:
     0b6c5c1e-4a5f-4a7e-9c58-2f3d1e6a7b90: [database odoo_7d1f0f4e2f0b4a38_0b6c5c1e made]
+ways_back:
+  description: Old places of the instances that still follow the database, as M(saasodoo.postgres_pools.database_follow) takes them by C(source) and C(target).
+  returned: when O(state=releasing)
+  type: list
+  elements: dict
+  sample: []
 tenant_databases:
   description:
     - What M(saasodoo.postgres_pools.tenant_database) takes as its option O(saasodoo.postgres_pools.tenant_database#module:databases).

@@ -107,6 +107,11 @@ options:
             called O(databases[].name) is left alone.
           - Not used with O(state=present) and O(state=closed).
         type: str
+      follows:
+        description: With O(state=quarantined), whether it goes on following the place that its tenant moved to. Nobody but a superuser enters it then either.
+        type: bool
+        default: false
+        version_added: 1.0.0
       login_host:
         description: This database's server, if not the module's O(login_host).
         type: str
@@ -364,6 +369,7 @@ def argument_spec() -> dict:
                 "lc_ctype": {"type": "str", "default": "C.UTF-8"},
                 "encoding": {"type": "str", "default": "UTF8"},
                 "quarantine_name": {"type": "str"},
+                "follows": {"type": "bool", "default": False},
                 "login_host": {"type": "str"},
                 "login_port": {"type": "int"},
                 "login_user": {"type": "str"},
