@@ -18,7 +18,8 @@ _REPAIR = "Run playbooks/audit.yml -e repair=true."
 
 
 class Kind(NamedTuple):
-    """*safe*: mending it takes nothing away that a tenant may have, makes no data, drops nothing and restarts nothing."""
+    """*safe*: mending it takes nothing away that a tenant may have, makes no data, restarts nothing, and drops nothing but what the collection itself made
+    for a move that is over."""
 
     safe: bool
     remedy: str
@@ -52,6 +53,13 @@ KINDS: Dict[str, Kind] = {
     "quarantine_missing": Kind(False, "Look who dropped it before its time; its row still counts its storage."),
     "quarantine_open": Kind(True, _REPAIR),
     "quarantine_undone": Kind(False, "Look who renamed it; playbooks/release.yml for the instance says what is in the way."),
+    # What follows a database, against the moves
+    "follow_left_over": Kind(True, _REPAIR),
+    "way_back_broken": Kind(
+        False,
+        "Until its slot is read again, playbooks/rollback.yml would not bring back what was written since; playbooks/migrate.yml would. The old server's log"
+        " says what keeps it, as a definition that was changed in the new place does. playbooks/cleanup.yml -e end_ways_back=true gives all ways back up.",
+    ),
     # A server as a whole
     "unreachable": Kind(False, "See that it runs and that the client host reaches it; playbooks/health.yml follows it."),
     "own_database_open": Kind(True, _REPAIR),

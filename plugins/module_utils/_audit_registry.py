@@ -12,6 +12,7 @@ from ._allocation import tenant_databases
 from ._audit import Finding, finding
 from ._audit_tenants import Tenant
 from ._errors import PoolsError
+from ._follow_plan import name_of
 from ._inventory import ALLOCATION_COLUMNS, CA_CERTIFICATE, Inventory
 from ._secrets import Cipher, new_password
 from ._tenant import OWNER_SUFFIX, wanted
@@ -69,9 +70,14 @@ ORDER BY a.reserved_at, a.id
 """.format(ALLOCATION_COLUMNS, CA_CERTIFICATE)
 # A move has the tenant's database on two servers, under the tenant's name or the one it is put aside by, until its source was dropped.
 _MOVES = """
-SELECT s.name AS server, a.database_name AS database, a.role_name AS owner, m.source_database AS aside FROM db_tenant_migrations m
+SELECT s.name AS server, a.database_name AS database, a.role_name AS owner, m.source_database AS aside,
+    CASE WHEN m.status NOT IN ('completed', 'rolled_back') OR m.returning_at IS NOT NULL OR m.lease_expires_at IS NOT NULL THEN 'move'
+         WHEN m.way_back NOT IN ('prepared', 'following') THEN NULL WHEN s.id = m.target_server_id THEN 'publisher'
+         WHEN s.id = m.source_server_id THEN 'subscriber' END AS follows
+FROM db_tenant_migrations m
 JOIN db_allocations a ON a.id = m.allocation_id JOIN db_servers s ON s.id IN (m.source_server_id, m.target_server_id)
 WHERE m.status NOT IN ('completed', 'rolled_back') OR m.retained_until IS NOT NULL OR m.lease_expires_at IS NOT NULL
+    OR m.way_back IN ('prepared', 'following') ORDER BY m.created_at
 """
 
 
@@ -87,6 +93,8 @@ class Expected:
     tenants: Tuple[Tenant, ...]
     optional: Tuple[str, ...]
     unreadable: str = ""
+    # By the name of what follows, what it is there for: a move, or publisher or subscriber of a way back.
+    followed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -130,6 +138,7 @@ def expectations(inventory: Inventory, cipher: Cipher, name: Optional[str]) -> L
     plans = inventory.plans()
     tenants: Dict[str, List[Tenant]] = {row["name"]: [] for row in rows}
     optional: Dict[str, List[str]] = {row["name"]: [] for row in rows}
+    followed: Dict[str, Dict[str, str]] = {row["name"]: {} for row in rows}
     for allocation in inventory.rows(_ALLOCATIONS, given):
         if allocation["server"] not in tenants:
             continue
@@ -143,10 +152,12 @@ def expectations(inventory: Inventory, cipher: Cipher, name: Optional[str]) -> L
     for move in inventory.rows(_MOVES):
         if move["server"] in optional:
             optional[move["server"]] += _names(move["database"], move["owner"], move["aside"])
+            if move["follows"]:
+                followed[move["server"]][name_of(move["database"])] = move["follows"]
     expected = []
     for row in rows:
         administrator, unreadable = _login(row, cipher)
-        expected.append(Expected(row, administrator, tuple(tenants[row["name"]]), tuple(optional[row["name"]]), unreadable))
+        expected.append(Expected(row, administrator, tuple(tenants[row["name"]]), tuple(optional[row["name"]]), unreadable, followed[row["name"]]))
     return expected
 
 

@@ -9,8 +9,10 @@ import threading
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Sequence, Tuple, TypeVar
 
+from . import _audit_follow
 from . import _tenant_sql as server_sql
 from ._audit import Finding, finding
+from ._audit_follow import Thing
 from ._audit_registry import Expected
 from ._audit_settings import Running, differences
 from ._audit_tenants import Drift, Tenant, drift_of, live, quarantined, unknown
@@ -212,7 +214,10 @@ class _Audit:
         doors = plan_doors(whole["public"], whole["bus"], bus) if in_use else []
         drifts = [drift_of(self.server, step) for step in doors]
         databases, roles = self._rows(_LISTED)[0]
+        things = [Thing(*row) for row in self._rows(_audit_follow.LISTED)]
+        roles = sorted(set(roles) - {thing.name for thing in things if thing.what == "role"})
         drifts += unknown(self.server, expected.tenants, expected.optional, databases, roles, expected.row["admin_user"])
+        self._publications: List[Thing] = []
         names = {name for tenant in expected.tenants for name in (*tenant.names, tenant.wanted.name, tenant.wanted.owner)}
         found = server_sql.read_found(self.connection, sorted(names))
         claimed = {tenant.wanted.name for tenant in in_use}
@@ -221,11 +226,19 @@ class _Audit:
                 drifts += quarantined(self.server, tenant, found, claimed)
             else:
                 drifts += live(self.server, tenant, found, lambda tenant=tenant: self._inside(tenant))  # type: ignore[misc]
+        things += self._publications
+        drifts += _audit_follow.left_over(self.server, things, expected.followed) + _audit_follow.broken(self.server, things, expected.followed)
         return drifts + self._overrides([tenant.wanted.owner for tenant in in_use])
 
+    def _enter(self, database: str) -> Any:
+        return server_sql.connect(limited(self.expected.login, self.orders), database)
+
     def _inside(self, tenant: Tenant) -> Mapping[str, Any]:
-        inside = server_sql.connect(limited(self.expected.login, self.orders), tenant.wanted.name)
+        inside = self._enter(tenant.wanted.name)
         try:
+            with inside.cursor() as cursor:
+                cursor.execute(_audit_follow.PUBLICATIONS)
+                self._publications += [Thing(*row) for row in cursor.fetchall()]
             return server_sql.read_inside(inside)
         finally:
             inside.close()
@@ -250,7 +263,10 @@ class _Audit:
             try:
                 # The lock of whoever makes or releases this tenant: its last word is read again inside.
                 with server_sql.lock(self.connection, one.step.names.get("gate") or one.step.names.get("database") or ""):
-                    server_sql.run(self.connection, [one.step])
+                    if one.finding["kind"] == _audit_follow.KIND:
+                        _audit_follow.mend(self.connection, self._enter, one.step.names)
+                    else:
+                        server_sql.run(self.connection, [one.step])
                 done.append(one.finding)
             except (PoolsError, psycopg2.Error):
                 continue

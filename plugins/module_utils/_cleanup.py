@@ -14,7 +14,7 @@ import json
 import uuid
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from . import _allocation, _cleanup_facts, _cleanup_plan, _lifecycle
+from . import _allocation, _cleanup_facts, _cleanup_plan, _lifecycle, _moving_back
 from ._errors import PoolsError
 from ._inventory import Inventory, plain
 from ._names import parse_uuid
@@ -24,6 +24,7 @@ from ._secrets import Cipher
 _BEGIN_LOCK = 0x636C65616E
 # What a cleanup did, by the action planned; the events of one run carry its lease.
 _EVENTS = {
+    "unlink": "cleanup.unlinked",
     "drop": "cleanup.dropped",
     "deprovision": "cleanup.deprovisioned",
     "archive": "cleanup.archived",
@@ -36,6 +37,7 @@ OPTIONS: Dict[str, Any] = dict(
     swarm=dict(type="dict", default={}),
     error_hours=dict(type="float", default=24.0),
     orphan_hours=dict(type="float", default=24.0),
+    end_ways_back=dict(type="bool", default=False),
     emptied_hours=dict(type="float", default=0.0),
     archive_days=dict(type="float", default=30.0),
     limit=dict(type="int", default=10),
@@ -134,7 +136,7 @@ def _begun(
 
 
 def _nothing(status: str) -> Dict[str, Any]:
-    empty: Dict[str, Any] = {name: [] for name in ("items", "kept", "left", "tenant_databases", "applications")}
+    empty: Dict[str, Any] = {name: [] for name in ("items", "kept", "left", "ways_back", "tenant_databases", "applications")}
     return dict(empty, changed=False, status=status, run=None, why="", other=None)
 
 
@@ -158,6 +160,7 @@ def _result(plan: _cleanup_plan.Plan, expired: Sequence[Mapping[str, Any]], run:
         items=[plain(item) for item in items] + [_shown(item) for item in plan.items],
         left=[_shown(item) for item in plan.left],
         kept=plan.kept,
+        ways_back=[dict(plain(item["ends"]), item=_shown(item)) for item in plan.items if item["action"] == "unlink"],
         tenant_databases=[
             _allocation.with_login(row, name=row["database"], owner=row["user"], quarantine_name=row["quarantine_name"])
             for row in databases
@@ -174,7 +177,7 @@ def _result(plan: _cleanup_plan.Plan, expired: Sequence[Mapping[str, Any]], run:
 def _shown(item: Mapping[str, Any]) -> Dict[str, Any]:
     """An item with what its recording needs and nothing secret."""
     row = item.get("row") or {}
-    shown = plain(item, ("row",))
+    shown = plain(item, ("row", "ends"))
     shown.update({key: row[key] for key in ("allocation_id", "instance_id", "migration_id") if row.get(key)})
     if row:
         shown.update(server=row["server"], host=row["host"], port=row["port"], database=row["database"])
@@ -201,7 +204,9 @@ def _record(inventory: Inventory, run: str, lease_seconds: int, item: Mapping[st
             "{0!r} is no action of a cleanup.".format(str(item.get("action"))[:60]),
             "Hand on the items as they were given.",
         )
-    if item.get("migration_id"):
+    if item["action"] == "unlink":
+        _moving_back.end(inventory, [str(item["migration_id"])], str(item["why"]))
+    elif item.get("migration_id"):
         inventory.execute(
             "UPDATE db_tenant_migrations SET retained_until = NULL, updated_at = now() WHERE id = %(id)s::uuid AND status = 'completed'",
             {"id": item["migration_id"]},

@@ -9,7 +9,7 @@ import datetime
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, List, Mapping
 
-from . import _cleanup_plan
+from . import _cleanup_plan, _moving_back
 from ._connection import connect
 from ._errors import PoolsError
 from ._inventory import CA_CERTIFICATE, Inventory
@@ -53,6 +53,7 @@ def read(params: Mapping[str, Any], inventory: Inventory, answers: Mapping[str, 
         servers,
         _released(inventory),
         _moves(inventory),
+        _following(params, inventory),
         frozenset(wanted),
         frozenset(known),
         _directories(params),
@@ -133,6 +134,11 @@ def _moves(inventory: Inventory) -> List[Dict[str, Any]]:
             CA_CERTIFICATE
         )
     )
+
+
+def _following(params: Mapping[str, Any], inventory: Inventory) -> List[Dict[str, Any]]:
+    asked = "it was asked for" if params["end_ways_back"] else None
+    return [dict(one, why=one["why"] or asked) for one in _moving_back.overdue(inventory)]
 
 
 def answers_of(inventory: Inventory, cipher: Cipher, params: Mapping[str, Any]) -> Dict[str, Dict[str, Any]]:

@@ -41,6 +41,8 @@ class Facts:
     servers: Sequence[Row] = ()
     released: Sequence[Row] = ()
     moves: Sequence[Row] = ()
+    # Old places that follow the new ones, each with why it should no more, or nothing.
+    following: Sequence[Row] = ()
     # Databases of allocations that are live or not dropped yet, and all that were ever allocated.
     wanted_databases: FrozenSet[str] = frozenset()
     known_databases: FrozenSet[str] = frozenset()
@@ -72,6 +74,7 @@ class Plan:
 def decide(facts: Facts, rules: Rules) -> Plan:
     plan = Plan()
     _released(plan, facts)
+    _following(plan, facts)
     _moves(plan, facts)
     _servers(plan, facts, rules)
     strays = _strays(facts)
@@ -117,6 +120,16 @@ def _released(plan: Plan, facts: Facts) -> None:
                 "its time ended {0}".format(_told(row["drop_after"])),
                 row=row,
             )
+
+
+def _following(plan: Plan, facts: Facts) -> None:
+    for row in facts.following:
+        name = "{0} on {1}".format(row["source"]["database"], row["old_server"])
+        if row["why"]:
+            # Without an age, so that it comes before the dropping of what follows.
+            plan.take("unlink", "way back", name, None, row["why"], migration_id=row["migration_id"], instance_id=row["instance_id"], ends=row)
+        else:
+            plan.keep("way back", name, "it follows {0} until {1}".format(row["new_server"], _told(row["retained_until"])))
 
 
 def _moves(plan: Plan, facts: Facts) -> None:

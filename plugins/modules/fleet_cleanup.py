@@ -51,6 +51,11 @@ options:
     description: Hours that what has no row must be old. Less than one hour counts as one.
     type: float
     default: 24
+  end_ways_back:
+    description: Whether no old place follows a new one any more, also within its time.
+    type: bool
+    default: false
+    version_added: 1.0.0
   emptied_hours:
     description:
       - Hours that a server of one instance must have been without its tenant, which moved or was released, until it goes too. Nothing of a move or of a release
@@ -127,11 +132,11 @@ items:
   elements: dict
   contains:
     action:
-      description: V(expire), V(drop), V(deprovision), V(archive) or V(remove).
+      description: V(expire), V(unlink), V(drop), V(deprovision), V(archive) or V(remove).
       type: str
       sample: drop
     what:
-      description: V(reservation), V(released database), V(moved source), V(server), V(directory), V(service), V(secret), V(config) or V(archive).
+      description: V(reservation), V(way back), V(released database), V(moved source), V(server), V(directory), V(service), V(secret), V(config) or V(archive).
       type: str
       sample: released database
     name:
@@ -157,6 +162,14 @@ kept:
       why: it answers, and holds odoo_0123456789abcdef_01234567
 left:
   description: What may go and is over O(limit), left for the next run.
+  returned: when O(state=begun)
+  type: list
+  elements: dict
+  sample: []
+ways_back:
+  description:
+    - Old places that are to follow the new ones no more, as M(saasodoo.postgres_pools.database_follow) takes them by C(source) and C(target), each with its
+      C(item) of RV(items).
   returned: when O(state=begun)
   type: list
   elements: dict

@@ -55,7 +55,7 @@ def test_nothing_is_safe_that_drops_makes_data_or_restarts() -> None:
     safe = {kind for kind, told in _audit.KINDS.items() if told.safe}
     assert safe == {
         "database_open", "database_template", "connection_limit", "role_setting", "role_attributes", "wall_role_missing", "wall_membership",
-        "bus_membership", "foreign_membership", "quarantine_open", "own_database_open", "bus_role",
+        "bus_membership", "foreign_membership", "quarantine_open", "own_database_open", "bus_role", "follow_left_over",
     }  # fmt: skip
     assert all(told.remedy.endswith((".", "true.")) for told in _audit.KINDS.values())
 
