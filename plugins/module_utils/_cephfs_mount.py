@@ -113,7 +113,7 @@ def _no_mount(path: str, error: OSError) -> PoolsError:
     if error.errno in DEAD:
         return PoolsError(
             "The mount at {0} is dead: {1}. {2}".format(path, DEAD[error.errno], UNTOUCHED),
-            "Unmount it (umount -l), mount it again, and restart the containers that use it: they keep the dead mount.",
+            "Unmount it (umount -l) and mount it again. Servers that ran on it have ended, and Swarm starts them anew.",
         )
     if error.errno == errno.ENOENT:
         return PoolsError("There is no {0}. {1}".format(path, UNTOUCHED), "Make it, and mount CephFS there.")

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import time
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
+from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._ceph import Cluster
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._cephfs_wanted import Found, Wanted, check_quota
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._errors import PoolsError
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._sizing import parse_size
@@ -28,37 +28,6 @@ class Subvolume(NamedTuple):
 
     def facts(self) -> Dict[str, Any]:
         return {"state": "present", "path": self.path, "quota": self.quota, "used": self.used}
-
-
-class Cluster:
-    """The `ceph` command with the login of its options."""
-
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        self._timeout = options["timeout"]
-        self._command = ["ceph", "--connect-timeout", str(self._timeout)]
-        for option, flag in (("ceph_conf", "--conf"), ("ceph_keyring", "--keyring"), ("ceph_id", "--id")):
-            if options[option]:
-                self._command += [flag, options[option]]
-
-    def ask(self, *arguments: str) -> Tuple[int, str, str]:
-        try:
-            done = subprocess.run(
-                [*self._command, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=self._timeout + 5, check=False
-            )
-        except FileNotFoundError:
-            raise PoolsError("There is no `ceph` command on this host.", "Install ceph-common, or use plain directories.") from None
-        except subprocess.TimeoutExpired:
-            raise PoolsError(
-                "The Ceph cluster did not answer within {0} s (at: {1}).".format(self._timeout + 5, " ".join(arguments)),
-                "Look at `ceph status`; subvolumes also need an active manager.",
-            ) from None
-        return done.returncode, done.stdout, done.stderr
-
-    def tell(self, *arguments: str) -> str:
-        code, said, wrong = self.ask(*arguments)
-        if code:
-            raise PoolsError("`ceph {0}` failed: {1}.".format(" ".join(arguments), " ".join(wrong.split()).rstrip(".")))
-        return said
 
 
 def wanted_from(entries: Sequence[Mapping[str, Any]]) -> Dict[str, Optional[int]]:
@@ -88,12 +57,7 @@ def ensure(options: Mapping[str, Any], check_mode: bool) -> Dict[str, Any]:
     """The whole call of the module, as its result."""
     wanted = wanted_from(options["subvolumes"])
     cluster = Cluster(options)
-    fsid = cluster.tell("fsid").strip()
-    if options["cluster_fsid"] and fsid != options["cluster_fsid"]:
-        raise PoolsError(
-            "The `ceph` command of this host speaks to cluster {0}, not to {1}. Nothing was changed.".format(fsid, options["cluster_fsid"]),
-            "Correct ceph_conf or cluster_fsid.",
-        )
+    fsid = cluster.fsid(options["cluster_fsid"])
     return _Work(cluster, options, check_mode).done(wanted, fsid)
 
 

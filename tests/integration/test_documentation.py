@@ -31,7 +31,10 @@ PLUGINS = [
 ]
 ROLES = sorted(path.parent.parent.name for path in ROOT.glob("roles/*/tasks/main.yml"))
 # Their examples need a Swarm, a CephFS or an application, and run in tests/swarm.
-ON_THE_BED = ("application_file", "cephfs_directory", "cephfs_subvolume", "swarm_application", "swarm_audit", "swarm_secret", "swarm_service_wait")
+ON_THE_BED = (
+    *("application_file", "cephfs_client", "cephfs_directory", "cephfs_subvolume"),
+    *("swarm_application", "swarm_audit", "swarm_secret", "swarm_service_wait"),
+)
 # Theirs need two servers, and come one between the others.
 BETWEEN_TWO = ("database_compare", "database_copy", "database_follow")
 MODULES = [name for kind, name in PLUGINS if kind == "module"]

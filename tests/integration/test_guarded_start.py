@@ -185,6 +185,11 @@ def test_the_lock_goes_over_when_the_server_has_stopped(site: Site) -> None:
     eventually("the second serves", second.serves)
     assert first.ended() and "has the lock after" in second.said()
     assert site.lock.read_text().startswith("service=pool node=two ")
+    with second.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SHOW recovery_init_sync_method")
+        # It is on another node than the first; files that were not safe there are not here.
+        assert cursor.fetchone() == ("syncfs",) and "taken over from one" in second.said()
+    assert "taken over" not in first.said()
 
 
 def test_a_backend_alone_still_holds_the_lock(site: Site) -> None:

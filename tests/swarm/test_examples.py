@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The documentation's examples of the modules that need a Swarm or a CephFS; tests/integration runs all the others.
 
-That of cephfs_subvolume, which needs the program ceph beside a mount, runs in test_prepare.py by way of the role.
+That of cephfs_subvolume, which needs the program ceph beside a mount, runs in test_prepare.py by way of the role, and so does that of cephfs_client in the
+scenario faults.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ KEYS = HOME / "keys"
 MADE = HOME / "made"
 # In the order of their stopping.
 DAEMONS: Tuple[Tuple[str, str], ...] = (("ceph-mds", "a"), ("ceph-mgr", "x"), ("ceph-osd", "0"), ("ceph-mon", "a"))
+FENCE = "fence"
 OSD_BYTES = 12 * 1024**3
 
 
@@ -107,6 +108,8 @@ def make_keys(managers: int) -> Path:
         # With several managers, each of them can be the storage host.
         rights = "allow {0} fsname=cephfs".format(node.storage_rights if managers == 1 else MANAGER.storage_rights)
         key("client." + node.name, mon="allow r fsname=cephfs", osd="allow rw tag cephfs data=cephfs", mds=rights)
+    # Whoever may evict clients, and do nothing else.
+    key("client." + FENCE, mon="allow r", mds="allow *")
     shutil.copy(seed, KEYS / "mon.a.keyring")
     return seed
 
@@ -119,11 +122,12 @@ def key(name: str, **rights: str) -> None:
 
 
 def write_client(node: Node) -> None:
-    """/etc/ceph of a node: the configuration and the one key that it has."""
+    """/etc/ceph of a node: the configuration, the key that it mounts with, and that for evicting."""
     folder = node.folder / "ceph"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "ceph.conf").write_text(configuration("ceph-client.conf", fsid=fsid(), address=NETWORKS["storage"].gateway))
-    shutil.copy(KEYS / "client.{0}.keyring".format(node.name), folder / "ceph.client.{0}.keyring".format(node.name))
+    for name in (node.name, FENCE):
+        shutil.copy(KEYS / "client.{0}.keyring".format(name), folder / "ceph.client.{0}.keyring".format(name))
 
 
 def mount_command(node: Node) -> Tuple[str, ...]:

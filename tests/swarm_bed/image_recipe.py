@@ -74,7 +74,7 @@ NODE = Recipe(
     tag="swarm-bed-node:bookworm",
     suite="bookworm",
     variant="minbase",
-    packages="docker.io,iptables,iproute2,python3,python3-docker,python3-psycopg2,procps,tini,ca-certificates,ceph-fuse,attr",
+    packages="docker.io,iptables,iproute2,python3,python3-docker,python3-psycopg2,procps,tini,ca-certificates,ceph-fuse,ceph-common,attr",
     config={"Env": ["PATH=" + SYSTEM_PATH.format(""), "LANG=C.UTF-8"], "Cmd": ["/usr/local/sbin/node-init"]},
     files=(("node-init.sh", "usr/local/sbin/node-init"),),
 )

@@ -21,6 +21,8 @@ FILE = BED / "inventory" / "hosts.yml"
 DIFFERENCES: Dict[str, Any] = {
     "postgres_pools_secrets": str(BED / "secrets"),
     "postgres_pools_cephfs": {"mount_path": CEPHFS_MOUNT, "cluster_fsid": "{{ swarm_bed_cluster_fsid }}"},
+    "postgres_pools_fence": {"ceph_id": ceph.FENCE, "host": "{{ groups.swarm_managers | difference([node | default('')]) | first }}"},
+    "postgres_pools_heartbeat_seconds": 2,
     "postgres_pools_image": "{{ swarm_bed_images.postgres_18 }}",
     "postgres_server_resolve_image": False,
     "postgres_pools_new_server": {

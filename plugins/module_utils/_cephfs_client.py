@@ -1,0 +1,122 @@
+# Copyright (c) 2026 The saasodoo.postgres_pools authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The clients of a CephFS, as its metadata servers know them, and the eviction of a host's.
+
+An evicted client is blocked from the whole cluster: what it still holds in its memory can no longer reach the disks, and its locks are free.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict, List, Mapping, NamedTuple
+
+from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._ceph import Cluster
+from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._errors import PoolsError
+
+
+class Session(NamedTuple):
+    """One mount of a client, at one metadata server."""
+
+    id: int
+    rank: int
+    hostname: str
+    mount_point: str
+    state: str
+    address: str
+
+    def facts(self) -> Dict[str, Any]:
+        return self._asdict()
+
+
+def volume(cluster: Cluster, wanted: str = "") -> str:
+    """The file system's name: the one that is wanted, or the only one.
+
+    :raises PoolsError: there is none of that name, or several to choose from.
+    """
+    there = sorted(one["name"] for one in json.loads(cluster.tell("fs", "ls", "--format", "json")))
+    if wanted in there or (not wanted and len(there) == 1):
+        return wanted or there[0]
+    raise PoolsError(
+        "The cluster has the file systems {0}, {1}. Nothing was changed.".format(
+            ", ".join(there) or "(none)", "not {0}".format(wanted) if wanted else "and none was chosen"
+        ),
+        "Set volume to one of them.",
+    )
+
+
+def sessions(cluster: Cluster, name: str) -> List[Session]:
+    """Every client's session at every active metadata server of a file system.
+
+    :raises PoolsError: no metadata server is active, or one does not answer.
+    """
+    up = json.loads(cluster.tell("fs", "get", name, "--format", "json"))["mdsmap"]["up"]
+    ranks = sorted(int(key.rpartition("_")[2]) for key in up)
+    if not ranks:
+        raise PoolsError("The file system {0} has no active metadata server.".format(name), "Look at `ceph fs status`. Without one nobody can be evicted.")
+    return [session for rank in ranks for session in parse_sessions(rank, cluster.tell(*_mds(name, rank), "client", "ls", "--format", "json"))]
+
+
+def parse_sessions(rank: int, text: str) -> List[Session]:
+    """What `ceph tell mds.… client ls` says."""
+    return [
+        Session(
+            id=int(one["id"]),
+            rank=rank,
+            hostname=str(one.get("client_metadata", {}).get("hostname", "")),
+            mount_point=str(one.get("client_metadata", {}).get("mount_point", "")),
+            state=str(one.get("state", "")),
+            address=str(one.get("inst", "")).partition(" ")[2],
+        )
+        for one in json.loads(text)
+    ]
+
+
+def of_host(found: List[Session], hostname: str) -> List[Session]:
+    """Those of a host, by the name that it has itself, with a domain or without.
+
+    :raises PoolsError: without the domain it is the name of several hosts.
+    """
+    exact = [one for one in found if one.hostname == hostname]
+    short = [one for one in found if "." not in hostname and one.hostname.partition(".")[0] == hostname]
+    names = sorted({one.hostname for one in short})
+    if not exact and len(names) > 1:
+        raise PoolsError(
+            "'{0}' is the name of several hosts with clients: {1}. Nothing was changed.".format(hostname, ", ".join(names)), "Give the whole name."
+        )
+    return exact or short
+
+
+def evict(cluster: Cluster, name: str, found: List[Session]) -> None:
+    """End these sessions; it returns when none of these clients can write any more."""
+    for one in found:
+        code, _said, wrong = cluster.ask(*_mds(name, one.rank), "client", "evict", "id={0}".format(one.id))
+        # Between the question and this it may have ended by itself; another rank may have ended it as the same client's.
+        if code and one in sessions(cluster, name):
+            raise PoolsError("The client {0} of {1} was not evicted: {2}.".format(one.id, one.hostname, " ".join(wrong.split()).rstrip(".")))
+
+
+def ensure(options: Mapping[str, Any], check_mode: bool) -> Dict[str, Any]:
+    """The whole call of the module, as its result."""
+    hostname = options["hostname"]
+    if not hostname.strip():
+        raise PoolsError("hostname is empty. Nothing was changed.", "Name the host whose clients are meant.")
+    cluster = Cluster(options)
+    fsid = cluster.fsid(options["cluster_fsid"])
+    name = volume(cluster, options["volume"])
+    everybody = sessions(cluster, name)
+    found = of_host(everybody, hostname)
+    if found and not check_mode:
+        evict(cluster, name, found)
+    return {
+        "changed": bool(found),
+        "cluster_fsid": fsid,
+        "volume": name,
+        "evicted": [one.facts() for one in found],
+        "hostnames": sorted({one.hostname for one in everybody}),
+        "diff": {"before": {"clients": [one.id for one in found]}, "after": {"clients": []}},
+    }
+
+
+def _mds(name: str, rank: int) -> List[str]:
+    return ["tell", "mds.{0}:{1}".format(name, rank)]
