@@ -27,7 +27,7 @@ from registry_fixture import bin_dirs
 
 GUARD = Path(__file__).resolve().parents[2] / "roles" / "postgres_server" / "files" / "guarded-start"
 # What the guard and the entrypoint call; an image of Alpine has them of BusyBox.
-TOOLS = ("sh", "cat", "date", "dd", "flock", "mv", "rm", "sed", "sleep", "stat", "true")
+TOOLS = ("sh", "cat", "date", "dd", "flock", "mv", "rm", "sed", "sleep", "stat", "timeout", "true")
 ENTRYPOINT = '#!/bin/sh\nexec "$@"\n'
 # By https://www.busybox.net/downloads/BusyBox.html: flock [-sxun] FD | { FILE [-c] PROG ARGS }
 FLOCK_OF_BUSYBOX = '#!/bin/sh\ncase $1 in -[sxun]) exec {0} "$@" ;; -* | ?*[!0-9]*) echo "flock: invalid option" >&2; exit 1 ;; *) exec {0} "$@" ;; esac\n'
@@ -51,14 +51,14 @@ class Site:
             (self.tools / name).symlink_to(busybox() if kind == "busybox" else str(shutil.which(name)))
         if kind == "busybox":
             (self.tools / "flock").unlink()
-            self._program("flock", FLOCK_OF_BUSYBOX.format(shutil.which("flock")))
-        self._program("docker-entrypoint.sh", ENTRYPOINT)
+            self.program("flock", FLOCK_OF_BUSYBOX.format(shutil.which("flock")))
+        self.program("docker-entrypoint.sh", ENTRYPOINT)
         shutil.copytree(cluster, self.data / "pgdata")
         for path in (self.data, *self.data.rglob("*")):
             os.chown(path, self.who.uid, self.who.gid)
         self.started: List[Guarded] = []
 
-    def _program(self, name: str, text: str) -> None:
+    def program(self, name: str, text: str) -> None:
         (self.tools / name).write_text(text)
         (self.tools / name).chmod(0o755)
 
@@ -95,7 +95,7 @@ class Guarded:
         self.process = subprocess.Popen(
             command,
             cwd="/",
-            env=site.environment(name),
+            env=dict(site.environment(name), PGPORT=str(self.port)),
             stdin=subprocess.DEVNULL,
             stdout=self.log.open("w"),
             stderr=subprocess.STDOUT,
@@ -258,6 +258,24 @@ def test_a_server_whose_storage_hangs_ends_after_its_time(site: Site) -> None:
     # One round of the guard may have begun before.
     assert took > STORAGE_SECONDS - 1
     assert "the storage has not answered for {0} s; PostgreSQL is ended at once".format(STORAGE_SECONDS) in first.said()
+
+
+def test_a_server_that_waited_and_is_not_announced_ends_once(site: Site) -> None:
+    first = site.begin("one")
+    eventually("the first serves", first.serves)
+    # Of a service's name, that nobody here knows, a stand-in of Swarm's resolver.
+    site.program("getent", '#!/bin/sh\n[ -e "{0}/announced" ]\n'.format(site.home))
+    second = site.begin("two")
+    eventually("the second waits", lambda: "another server holds" in second.said())
+    first.process.send_signal(signal.SIGINT)
+    eventually("the second serves", second.serves)
+    third = site.begin("three")
+    eventually("the second ended", second.ended, 60)
+    assert "it serves, and Swarm has not announced its name" in second.said()
+    eventually("the third serves", third.serves)
+    (site.home / "announced").touch()
+    time.sleep(5)
+    assert third.serves()
 
 
 def test_an_image_without_the_tools_is_refused(site: Site) -> None:
