@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import pytest
 
@@ -598,6 +598,26 @@ def test_a_subvolume_is_made_resized_and_kept_as_a_snapshot(machine: Any):
     assert list(link.resolve().iterdir()) == []
     assert link.resolve() == Path(machine.mount + subvolume("info", "volume")["path"])
     assert len(subvolume("snapshot ls", "volume")) == 1
+
+
+def test_the_time_that_a_client_may_be_silent_is_set(machine: Any):
+    def times() -> Tuple[int, int]:
+        told = json.loads(ceph("fs", "get", "cephfs", "--format", "json"))["mdsmap"]
+        return told["session_timeout"], told["session_autoclose"]
+
+    before = times()
+    try:
+        told = succeeded(machine("--check", cephfs_kind="directory", cephfs_session_timeout=45))
+        assert "session_timeout and session_autoclose of cephfs would be 45 s" in told.output and times() == before
+        assert succeeded(machine(cephfs_kind="directory", cephfs_session_timeout=45)).changed["localhost"] > 0
+        assert times() == (45, 45)
+        assert succeeded(machine(cephfs_kind="directory", cephfs_session_timeout=45)).changed == {"localhost": 0}
+        # Without a word it stays as it is.
+        succeeded(machine(cephfs_kind="directory"))
+        assert times() == (45, 45)
+    finally:
+        for name, seconds in zip(("session_timeout", "session_autoclose"), before):
+            ceph("fs", "set", "cephfs", name, str(seconds))
 
 
 def test_a_path_that_holds_data_is_not_made_a_link(machine: Any):
