@@ -7,7 +7,7 @@ in seconds without writes."""
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Dict, Iterator, Mapping, Optional
+from typing import Any, Dict, Iterator, Mapping, Optional, Tuple
 
 from . import _follow_back, _names
 from ._copy_steps import Check
@@ -72,13 +72,14 @@ def work(params: Mapping[str, Any], inventory: Inventory, cipher: Cipher) -> Dic
     here = ends(params)
     if params["state"] == "linked":
         return _linked(here.swapped(), params, inventory)
-    with _kept(params, inventory) as check, locked(here), pulsed(here, check) as (watched, all_well):
-        return Window(watched, params, inventory, all_well).pass_through()
+    with _kept(params, inventory) as (move, check), locked(here), pulsed(here, check) as (watched, all_well):
+        tries = sum(one.get("step") == "tried" for one in move["steps"])
+        return Window(watched, params, inventory, all_well, tries).pass_through()
 
 
 @contextlib.contextmanager
-def _kept(params: Mapping[str, Any], inventory: Inventory) -> Iterator[Check]:
-    """Keep the lease of the move while the block works; it gets what raises a PoolsError when the move is another run's."""
+def _kept(params: Mapping[str, Any], inventory: Inventory) -> Iterator[Tuple[Mapping[str, Any], Check]]:
+    """Keep the lease of the move while the block works; it gets the move, and what raises a PoolsError when that is another run's."""
     move = open_move(inventory, params["instance_id"])
     if move is None:
         raise PoolsError("Instance {0} is not being moved.".format(params["instance_id"]), "Plan the move first.")
@@ -86,10 +87,10 @@ def _kept(params: Mapping[str, Any], inventory: Inventory) -> Iterator[Check]:
         raise taken_over(move)
     seconds = params["lease_seconds"]
     if inventory.dry_run:
-        yield lambda: None
+        yield move, lambda: None
         return
     with Heartbeat(params, move["id"], params["lease"], max(1.0, seconds / 4), seconds) as heartbeat:
-        yield heartbeat.check
+        yield move, heartbeat.check
 
 
 def _opened(given: Optional[Mapping[str, Any]], cipher: Cipher) -> Optional[Dict[str, Any]]:

@@ -26,10 +26,11 @@ class LateError(Exception):
 class Window:
     """One passage. ``returned`` goes from the new place back to the old one, which followed it."""
 
-    def __init__(self, here: Ends, params: Mapping[str, Any], inventory: Inventory, check: Check) -> None:
+    def __init__(self, here: Ends, params: Mapping[str, Any], inventory: Inventory, check: Check, tries: int = 0) -> None:
         self._params = params
         self._inventory = inventory
         self._check = check
+        self._tries = tries
         self._returns = params["state"] == "returned"
         self._here = here.swapped() if self._returns else here
         places = (params["source_tenant_database"], params["tenant_database"])
@@ -66,7 +67,9 @@ class Window:
             self._prepare_back()
         if self._pooler:
             self._pooler.check()
-        self._record("renewed", writes_stopped=not self._returns, steps=[{"step": "stopped" if not self._returns else "stopped again"}])
+        stopped: Dict[str, Any] = {"step": "stopped again" if self._returns else "stopped"}
+        # A step that was kept already is not kept twice, and each try has its own.
+        self._record("renewed", writes_stopped=not self._returns, steps=[dict(stopped, tries=self._tries) if self._tries else stopped])
         self._begun = self._at = time.monotonic()
         drained: Dict[str, Any] = {}
         try:

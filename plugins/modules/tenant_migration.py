@@ -73,10 +73,26 @@ options:
     choices: [priority, spread, pack]
     default: priority
   mode:
-    description: How the data are moved. V(dump) copies them while nobody writes.
+    description:
+      - How the data are moved. V(dump), also without a word, copies them while nobody writes, V(online) while the tenant works. V(auto) is to be decided
+        until V(preparing), which takes what it was decided to be.
     type: str
-    choices: [dump]
-    default: dump
+    choices: [dump, online, auto]
+  mode_reason:
+    description: Why the move is made in this mode, where it was not asked for.
+    type: str
+    version_added: 1.0.0
+  way_back:
+    description:
+      - Whether the old place follows the new one, so that a way back loses nothing of what was written since. V(prepared) until it does, V(following) as
+        long as it does, V(ended) afterwards. V(rolled_back) ends it, and that of an earlier move of the tenant ends with V(preparing).
+    type: str
+    choices: [prepared, following, ended]
+    version_added: 1.0.0
+  way_back_reason:
+    description: Why there is none, or why it ended.
+    type: str
+    version_added: 1.0.0
   server_lease_seconds:
     description: How long a server may stay in the making before another run may take it over.
     type: int
@@ -111,6 +127,11 @@ options:
     type: bool
     default: false
     version_added: 0.9.0
+  try_again:
+    description: Whether writes went on in the old place after O(writes_stopped), which is forgotten then.
+    type: bool
+    default: false
+    version_added: 1.0.0
   unfinished:
     description: With V(rolled_back), whether the tenant's old place is still to be opened, and the copy to be taken away. The lease goes on then.
     type: bool
@@ -215,7 +236,7 @@ migration:
       type: str
       sample: the plan is premium
     mode:
-      description: O(mode).
+      description: O(mode); so too C(mode_reason), C(way_back) and C(way_back_reason).
       type: str
       sample: dump
     source:
@@ -327,6 +348,14 @@ quarantine:
     quarantine_name: odoo_7d1f0f4e2f0b4a38_0b6c5c1e_moved_5f0f6b1a7f3f
     login_host: 127.0.0.1
     login_port: 15433
+following:
+  description:
+    - Old places that follow where the tenant is now, of moves before this one, as M(saasodoo.postgres_pools.database_follow) takes them by C(source) and
+      C(target). They have to be ended before V(preparing).
+  returned: success
+  type: list
+  elements: dict
+  sample: []
 considered:
   description: The servers that were looked at for a new move (at most 50), and why each could not take the tenant; null for one that could.
   returned: success
