@@ -72,7 +72,7 @@ ORDER BY a.reserved_at, a.id
 _MOVES = """
 SELECT s.name AS server, a.database_name AS database, a.role_name AS owner, m.source_database AS aside,
     CASE WHEN m.status NOT IN ('completed', 'rolled_back') OR m.returning_at IS NOT NULL OR m.lease_expires_at IS NOT NULL THEN 'move'
-         WHEN m.way_back NOT IN ('prepared', 'following') THEN NULL WHEN s.id = m.target_server_id THEN 'publisher'
+         WHEN coalesce(m.way_back, 'none') NOT IN ('prepared', 'following') THEN NULL WHEN s.id = m.target_server_id THEN 'publisher'
          WHEN s.id = m.source_server_id THEN 'subscriber' END AS follows
 FROM db_tenant_migrations m
 JOIN db_allocations a ON a.id = m.allocation_id JOIN db_servers s ON s.id IN (m.source_server_id, m.target_server_id)
