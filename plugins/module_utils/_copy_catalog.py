@@ -90,6 +90,12 @@ _SEQUENCES = (
     + " AND c.relkind = 'S' ORDER BY 1, 2"
 )
 
+_SEQUENCES_AT_ONCE = (
+    "SELECT n.nspname AS schema, c.relname AS name, d.last_value, d.is_called FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+    + _OF_TENANT.replace("\nWHERE", "\nCROSS JOIN LATERAL pg_get_sequence_data(c.oid) d WHERE", 1)
+    + " AND c.relkind = 'S' ORDER BY 1, 2"
+)
+
 # A partition is analyzed with its root where the server knows no ANALYZE ONLY.
 _TO_ANALYZE = """
 SELECT n.nspname AS schema, c.relname AS name, c.relkind AS kind, pg_relation_size(c.oid) AS size, c.relispartition AS partition
@@ -142,6 +148,8 @@ def to_analyze(connection: Any) -> List[Dict[str, Any]]:
 
 def sequences(connection: Any) -> List[Dict[str, Any]]:
     """Every sequence with where it stands. A sequence knows no snapshot, so it stands at least where the rows need it."""
+    if connection.server_version >= 180000:
+        return rows(connection, _SEQUENCES_AT_ONCE)
     found = rows(connection, _SEQUENCES)
     for start in range(0, len(found), _AT_ONCE):
         some = found[start : start + _AT_ONCE]

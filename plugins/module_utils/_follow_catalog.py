@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Tuple
 
-from ._copy_plan import Table
 from ._copy_session import APPLICATION_NAME, rows
 from ._follow_plan import Status
 
@@ -16,12 +15,20 @@ try:
 except ImportError:
     pass  # _connection.PSYCOPG2_IMPORT_ERROR tells the module
 
-# Anything of the tenant's that a dump would write. What a server changes by itself is left out of it: places of files, counts, statistics.
+# Anything of the tenant's that a dump would write.
 _LASTING = """SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
    WHERE c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"""
-_MOVING = (
-    "relfilenode relpages reltuples relallvisible relallfrozen relfrozenxid relminmxid relhasindex relhasrules relhastriggers relhassubclass "
-    "relrewrite reltoastrelid"
+# A catalog's row is never changed but by a new one, which another transaction wrote; so who wrote each of them says it all, and a column that was altered
+# and altered back, whose values need not be as they were, does not look as before.
+_WRITTEN = "x.xmin"
+# But what a server changes by itself, and TRUNCATE and VACUUM FULL do, is no definition: places of files, counts.
+_RELATION = (
+    "ROW(x.oid, relname, relnamespace, reltype, reloftype, relowner, relam, reltablespace, relpersistence, relkind, relnatts, relchecks, relrowsecurity,"
+    " relforcerowsecurity, relispopulated, relreplident, relispartition, relacl, reloptions, relpartbound)"
+)
+_INDEX = (
+    "ROW(indexrelid, indrelid, indnatts, indnkeyatts, indisunique, indnullsnotdistinct, indisprimary, indisexclusion, indimmediate, indisclustered, indisvalid,"
+    " indisready, indislive, indisreplident, indkey, indcollation, indclass, indoption, indexprs, indpred)"
 )
 _OF_RELATIONS = {
     "columns": ("pg_attribute", "attrelid", "x.attnum > 0"),
@@ -74,8 +81,6 @@ _BY_THEMSELVES = {
     ),
     "security labels": ("pg_seclabel", "true"),
 }
-# A column that was altered and altered back is as it was, and its values need not be.
-_COLUMN = "(to_jsonb(x) || jsonb_build_object('xmin', x.xmin::text))"
 # Neither the order of rows nor of columns matters; and a sum of hashes takes no memory.
 _DIGEST = "SELECT {0} AS kind, count(*) || ':' || coalesce(sum(hashtextextended({1}::text, 0)::numeric), 0) AS digest FROM {2} x WHERE {3}"
 
@@ -107,6 +112,11 @@ _UNPUBLISHED = _NAMES.replace("ORDER BY", "AND NOT EXISTS ({0}) ORDER BY".format
 _UNLOGGED = """
 SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND c.relpersistence = 'u' AND n.nspname !~ '^pg_' ORDER BY 1, 2"""
+
+# Rows in them that its script calls the user's.
+_OF_EXTENSIONS = """
+SELECT n.nspname AS schema, c.relname AS name, x.condition FROM (SELECT unnest(extconfig) AS oid, unnest(extcondition) AS condition FROM pg_extension) x
+JOIN pg_class c ON c.oid = x.oid AND c.relkind = 'r' JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2"""
 
 # Others' sessions, those of superusers set aside; but a background worker writes as whoever it likes, and a subscription's as a superuser.
 _SESSIONS = """
@@ -148,16 +158,15 @@ def fingerprint(connection: Any) -> Dict[str, str]:
 
 
 def _fingerprint_query() -> str:
-    whole, lasting = "to_jsonb(x)", "IN ({0})".format(_LASTING)
-    without = "(to_jsonb(x) - '{{{0}}}'::text[])".format(",".join(_MOVING.split()))
-    parts = [("relations", without, "pg_class", "x.oid {0}".format(lasting))]
+    lasting = "IN ({0})".format(_LASTING)
+    parts = [("relations", _RELATION, "pg_class", "x.oid {0}".format(lasting))]
     for kind, (catalog, column, more) in _OF_RELATIONS.items():
-        content = {"pg_index": "(to_jsonb(x) - 'indcheckxmin')", "pg_attribute": _COLUMN}.get(catalog, whole)
+        content = _INDEX if catalog == "pg_index" else _WRITTEN
         parts.append((kind, content, catalog, "x.{0} {1}{2}".format(column, lasting, " AND " + more if more else "")))
     for kind, (catalog, column) in _OF_SCHEMAS.items():
         temporary = "x.{0} NOT IN (SELECT oid FROM pg_namespace WHERE nspname ~ '^pg_(toast|temp)')".format(column)
-        parts.append((kind, whole, catalog, "x.oid >= 16384 AND " + temporary))
-    parts += [(kind, whole, catalog, where) for kind, (catalog, where) in _BY_THEMSELVES.items()]
+        parts.append((kind, _WRITTEN, catalog, "x.oid >= 16384 AND " + temporary))
+    parts += [(kind, _WRITTEN, catalog, where) for kind, (catalog, where) in _BY_THEMSELVES.items()]
     return " UNION ALL ".join(_DIGEST.format("'{0}'::text".format(kind), content, catalog, where) for kind, content, catalog, where in parts)
 
 
@@ -187,12 +196,12 @@ def waiting(connection: Any) -> List[Dict[str, Any]]:
     return rows(connection, _WAITING, {"copy": APPLICATION_NAME})
 
 
-def not_followed(connection: Any, of_extensions: Sequence[Table]) -> List[Tuple[str, str]]:
+def not_followed(connection: Any) -> List[Tuple[str, str]]:
     """What holds something and whose changes no publication tells of, by its kind and name."""
     found = [("unlogged table", "{schema}.{name}".format(**one)) for one in rows(connection, _UNLOGGED) if _holds(connection, one["schema"], one["name"], "")]
-    for table in of_extensions:
-        if table.condition is not None and _holds(connection, table.schema, table.name, table.condition):
-            found.append(("extension table", table.label))
+    for one in rows(connection, _OF_EXTENSIONS):
+        if _holds(connection, one["schema"], one["name"], one["condition"]):
+            found.append(("extension table", "{schema}.{name}".format(**one)))
     count = rows(connection, "SELECT count(*) AS count FROM pg_largeobject_metadata")[0]["count"]
     return found + ([("large objects", str(count))] if count else [])
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from typing import Any, Callable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 from . import _copy, _tenant_sql
@@ -70,6 +71,28 @@ def sessions(*wanted: Tuple[Side, Optional[str]]) -> Iterator[List[Any]]:
         raise side.failure("working on the database", error) from error
     finally:
         close(opened)
+
+
+def at_once(*works: Callable[[], Any]) -> List[Any]:
+    """What each of them returns, done side by side; the first failure is raised when all have ended."""
+    answers: List[Any] = [None] * len(works)
+    failures: List[BaseException] = []
+
+    def run(number: int) -> None:
+        try:
+            answers[number] = works[number]()
+        except BaseException as error:  # pylint: disable=broad-exception-caught
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(1, len(works))]
+    for thread in threads:
+        thread.start()
+    run(0)
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    return answers
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Mapping, Sequence
 
-from . import _copy_catalog as catalog
 from . import _follow_catalog
 from ._copy_plan import Problem
 from ._copy_session import Side, rows
@@ -68,7 +67,7 @@ class Look:
         self._quiet(inside)
         self.tables = _follow_catalog.tables(inside)
         self._identities()
-        for kind, name in _follow_catalog.not_followed(inside, catalog.tables(inside)):
+        for kind, name in _follow_catalog.not_followed(inside):
             self.problems.append(left_out(kind, name))
         for row in rows(inside, _SUBSCRIPTIONS, {"ours": [name_of(side.database) for side in (self._publisher, self._subscriber)]}):
             told = "Subscription {name} writes into the database, also while writes are refused.".format(**row)

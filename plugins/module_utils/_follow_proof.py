@@ -293,19 +293,22 @@ def read_changes(session: Any, slot: str, publication: str, lsn: Optional[str] =
     return changes
 
 
-def rest(here: Ends, told: Record, there: Any, deadline: float, go_on: Check) -> Any:
-    """At the switch, with all drained: what was changed since the proof on record, and that nobody redefined the target. Problems, and the proof."""
+def since(here: Ends) -> Changes:
+    """What was changed since the proof on record; for a time at which nobody writes, and all that was committed is flushed."""
+    with contextlib.closing(open_session(logins(here)[0])) as reading:
+        return read_changes(reading, proof_slot_of(here.publisher.database), here.name)
+
+
+def rest(here: Ends, told: Record, changes: Changes, redefined: bool, deadline: float, go_on: Check) -> Any:
+    """At the switch, with all drained: that what was changed since the proof on record is equal. Problems, and the proof."""
     begun = time.monotonic()
-    slot = proof_slot_of(here.publisher.database)
     with contextlib.ExitStack() as stack:
         sides = [stack.enter_context(contextlib.closing(open_session(login))) for login in logins(here)]
-        changes = read_changes(sides[0], slot, here.name)
         problems, facts = _follow_rows.compare(sides[0], sides[1], changes, deadline, go_on)
         problems += _follow_rows.sequences(sides[0], sides[1])
-    if _follow_catalog.fingerprint(there) != told.target:
+    if redefined:
         problems.append(Problem("unequal", "Definitions on the target were changed since it was compared.", "Compare anew."))
-    proof = dict(told.proof, at_switch=dict(facts, seconds=round(time.monotonic() - begun, 3)))
-    return problems, proof
+    return problems, dict(told.proof, at_switch=dict(facts, seconds=round(time.monotonic() - begun, 3)))
 
 
 def dressed(here: Ends, params: Mapping[str, Any], with_way_back: bool) -> List[Problem]:

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-import threading
+import functools
 import time
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from . import _copy_catalog as catalog
 from ._compare_hash import PROBE, Column, hashed
@@ -17,6 +17,7 @@ from ._copy_plan import Problem
 from ._copy_steps import Check
 from ._errors import PoolsError
 from ._follow_changes import Changes, Name
+from ._follow_ends import at_once
 
 try:
     import psycopg2
@@ -131,18 +132,11 @@ def _differing(source: Any, target: Any, queries: Sequence[_Query], deadline: Op
     differing: List[str] = []
     for query in queries:
         go_on()
-        if deadline is not None:
-            left = max(1, int((deadline - time.monotonic()) * 1000))
-            for session in (source, target):
-                fetch(session, "SELECT pg_catalog.set_config('statement_timeout', %(left)s, false)", {"left": str(left)})
-        answers: List[Any] = [None, None]
-        failures: List[Exception] = []
-        _at_once([_asking(session, query, answers, number, failures) for number, session in enumerate((source, target))])
-        if failures and all(isinstance(failure, psycopg2.errors.QueryCanceled) for failure in failures):
+        try:
+            answers = at_once(*(functools.partial(_ask, session, query, deadline) for session in (source, target)))
+        except psycopg2.errors.QueryCanceled:
             told = "Table {0} could not be compared in the time that was left.".format(".".join(query.table))
             return [Problem("switch_timeout", told, "Let writes go on, and try again when less is written; or give more by switch_timeout.")]
-        if failures:
-            raise failures[0]
         if answers[0] != answers[1] and ".".join(query.table) not in differing:
             differing.append(".".join(query.table))
     if not differing:
@@ -150,32 +144,20 @@ def _differing(source: Any, target: Any, queries: Sequence[_Query], deadline: Op
     return [Problem("unequal", "Rows that were changed differ on source and target, in: {0}.".format(", ".join(differing[:5])), "Begin anew.")]
 
 
-def _asking(session: Any, query: _Query, answers: List[Any], number: int, failures: List[Exception]) -> Callable[[], None]:
-    def ask() -> None:
-        try:
-            with session.cursor() as cursor:
-                cursor.execute(query.text, query.values)
-                answers[number] = cursor.fetchall()
-        except Exception as error:  # pylint: disable=broad-exception-caught
-            # Raised again by whoever asked for it.
-            failures.append(error)
-
-    return ask
-
-
-def _at_once(works: Sequence[Callable[[], None]]) -> None:
-    threads = [threading.Thread(target=work, daemon=True) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+def _ask(session: Any, query: _Query, deadline: Optional[float]) -> Any:
+    with session.cursor() as cursor:
+        if deadline is not None:
+            left = max(1, int((deadline - time.monotonic()) * 1000))
+            cursor.execute("SELECT pg_catalog.set_config('statement_timeout', %s, false)", [str(left)])
+        cursor.execute(query.text, query.values)
+        return cursor.fetchall()
 
 
 def sequences(source: Any, target: Any) -> List[Problem]:
     """Those that do not stand in the same place."""
     places = []
-    for session in (source, target):
-        places.append({(one["schema"], one["name"]): (one["last_value"], one["is_called"]) for one in catalog.sequences(session)})
+    for found in at_once(*(functools.partial(catalog.sequences, session) for session in (source, target))):
+        places.append({(one["schema"], one["name"]): (one["last_value"], one["is_called"]) for one in found})
     differing = sorted(".".join(name) for name in {*places[0], *places[1]} if places[0].get(name) != places[1].get(name))
     if not differing:
         return []

@@ -17,7 +17,7 @@ from ._copy_progress import Listener
 from ._copy_session import Side, execute, rows
 from ._copy_steps import Check
 from ._errors import PoolsError
-from ._follow_ends import Ends, locked, sessions
+from ._follow_ends import Ends, at_once, locked, sessions
 from ._follow_plan import Record, Status, changes, given_up, proof_slot_of
 from ._follow_preflight import left_out
 
@@ -127,32 +127,36 @@ def drain(here: Ends, params: Mapping[str, Any], check_mode: bool, go_on: Check,
     begun = time.monotonic()
     deadline = begun + params["switch_timeout"]
     publisher, subscriber = here.publisher, here.subscriber
-    with sessions((publisher, None), (subscriber, None)) as (inside, there):
+    with sessions(*[(publisher, None)] * 3, *[(subscriber, None)] * 2) as (inside, looking, counting, there, beside):
         told = _following(here, inside, there)
         with_way_back = _follow_back.is_prepared(there, here)
-        problems = writers(inside, publisher) + _changed(here, inside, told)
+        problems = writers(inside, publisher)
         if params["compare"] and not told.proof:
             problems.append(Problem("proof", "Source and target have not been compared.", "Compare them by state=compared, while writes go on."))
         if problems or check_mode:
+            problems += _changed(here, inside, told)
             return {"problems": problems, "changed": not problems}
-        for session in (inside, there):
-            execute(session, "SET synchronous_commit = on")
-        execute(inside, _follow_proof.MARKER)
-        lsn = str(rows(inside, "SELECT pg_current_wal_flush_lsn()::text AS lsn")[0]["lsn"])
-        while not _follow_catalog.reached(inside, there, here.name, lsn):
-            go_on()
-            if time.monotonic() > deadline:
-                return {"problems": [_late(params, _follow_catalog.status(inside, there, here.name))]}
-            time.sleep(_DRAIN_SECONDS)
-        sequences = catalog.sequences(inside)
-        extensions.set_sequences(there, sequences)
-        # It makes all that was applied before it lasting, before the source is let go of.
+        lsn = _follow_proof.marked(inside)
+        # All that takes its time is done while the rest arrives.
+        late, problems, sequences, redefined, changes = at_once(
+            lambda: _wait(here, params, inside, there, lsn, deadline, go_on),
+            lambda: _changed(here, looking, told),
+            lambda: catalog.sequences(counting),
+            lambda: params["compare"] and _follow_catalog.fingerprint(beside) != told.target,
+            lambda: _follow_proof.since(here) if params["compare"] else None,
+        )
+        problems = late + problems
+        if problems:
+            return {"problems": problems}
+        # It makes all that was applied before it lasting too, before the source is let go of.
+        execute(there, "SET synchronous_commit = on")
         execute(there, _follow_proof.MARKER)
-        late = _refresh(there, deadline)
+        extensions.set_sequences(there, sequences)
+        problems = [_late(params, None)] if _refresh(there, deadline) else []
         seconds = {"drain": round(time.monotonic() - begun, 3)}
-        problems, proof = ([_late(params, None)], {}) if late else ([], {})
-        if params["compare"] and not late:
-            problems, proof = _follow_proof.rest(here, told, there, deadline, go_on)
+        proof: Dict[str, Any] = {}
+        if params["compare"] and not problems:
+            problems, proof = _follow_proof.rest(here, told, changes, redefined, deadline, go_on)
         # Somebody may have come in meanwhile.
         problems += writers(inside, publisher) + prove(inside, there)
         if problems:
@@ -169,6 +173,16 @@ def drain(here: Ends, params: Mapping[str, Any], check_mode: bool, go_on: Check,
     return dict(result, problems=problems, proof=dict(proof, equal=not problems) if proof else {})
 
 
+def _wait(here: Ends, params: Mapping[str, Any], inside: Any, there: Any, lsn: str, deadline: float, go_on: Check) -> List[Problem]:
+    """Until the target has all up to this place; or that it took too long."""
+    while not _follow_catalog.reached(inside, there, here.name, lsn):
+        go_on()
+        if time.monotonic() > deadline:
+            return [_late(params, _follow_catalog.status(inside, there, here.name))]
+        time.sleep(_DRAIN_SECONDS)
+    return []
+
+
 def _changed(here: Ends, inside: Any, told: Record) -> List[Problem]:
     """What is there by now that is not followed."""
     redefined = _redefined(inside, told)
@@ -177,7 +191,7 @@ def _changed(here: Ends, inside: Any, told: Record) -> List[Problem]:
     if lost:
         words = "The publication {0} does not tell of changes in {1}.".format(here.name, ", ".join(lost[:5]))
         problems.append(Problem("publication", words, "Begin anew, and leave the publication alone."))
-    return problems + [left_out(kind, name) for kind, name in _follow_catalog.not_followed(inside, catalog.tables(inside))]
+    return problems + [left_out(kind, name) for kind, name in _follow_catalog.not_followed(inside)]
 
 
 def _late(params: Mapping[str, Any], status: Optional[Status]) -> Problem:
