@@ -35,11 +35,13 @@ def carry_out(params: Mapping[str, Any], check_mode: bool, listener: Optional[Li
     _check_options(params)
     here = ends(params)
     with contextlib.ExitStack() as stack:
-        if not check_mode and params["state"] in ("started", "compared", "drained", "reversed", "absent"):
-            stack.enter_context(locked(here, params["state"] != "absent"))
         if params["state"] == "absent":
+            if not check_mode:
+                stack.enter_context(locked(here, False))
             return _answer(params, _follow_clean.absent(here, params, check_mode))
         here, all_well = stack.enter_context(pulsed(here, go_on))
+        if not check_mode and params["state"] in ("started", "compared", "drained", "reversed"):
+            stack.enter_context(locked(here))
         return _answer(params, _by_state(here, params, check_mode, listener, all_well))
 
 

@@ -72,7 +72,7 @@ def work(params: Mapping[str, Any], inventory: Inventory, cipher: Cipher) -> Dic
     here = ends(params)
     if params["state"] == "linked":
         return _linked(here.swapped(), params, inventory)
-    with _kept(params, inventory) as (move, check), locked(here), pulsed(here, check) as (watched, all_well):
+    with _kept(params, inventory) as (move, check), pulsed(here, check) as (watched, all_well), locked(watched):
         tries = sum(one.get("step") == "tried" for one in move["steps"])
         return Window(watched, params, inventory, all_well, tries).pass_through()
 

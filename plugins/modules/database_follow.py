@@ -119,6 +119,7 @@ options:
     description:
       - For how many seconds O(state=compared) may keep those waiting who write to a table without a key. Where a transaction that wrote to it stays open
         for longer, it lets them go on, and tries again after some seconds until O(timeout), or 120 seconds.
+    version_added: 1.0.0
     type: float
     default: 0.5
   compare:
@@ -127,10 +128,12 @@ options:
         changed since is then looked up on both sides by its key. Tables that have none, or were truncated, or of which more than 20000 rows were
         changed, are compared as a whole, or where the time left by O(switch_timeout) does not suffice, counted. Sequences are compared, and that no
         definition was changed on either side. At the end so are roles, and what is set for the database.
+    version_added: 1.0.0
     type: bool
     default: false
   ignore:
     description: What may differ, as in M(saasodoo.postgres_pools.database_compare).
+    version_added: 1.0.0
     type: list
     elements: str
     default: []
