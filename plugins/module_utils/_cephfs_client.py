@@ -29,32 +29,45 @@ class Session(NamedTuple):
         return self._asdict()
 
 
-def volume(cluster: Cluster, wanted: str = "") -> str:
-    """The file system's name: the one that is wanted, or the only one.
+class FileSystem(NamedTuple):
+    name: str
+    # Of the active metadata servers.
+    ranks: List[int]
 
-    :raises PoolsError: there is none of that name, or several to choose from.
+
+def file_system(cluster: Cluster, wanted: str = "") -> FileSystem:
+    """The file system of that name, or the only one.
+
+    :raises PoolsError: there is none of that name, or several to choose from, or nobody serves it.
     """
-    there = sorted(one["name"] for one in json.loads(cluster.tell("fs", "ls", "--format", "json")))
-    if wanted in there or (not wanted and len(there) == 1):
-        return wanted or there[0]
-    raise PoolsError(
-        "The cluster has the file systems {0}, {1}. Nothing was changed.".format(
-            ", ".join(there) or "(none)", "not {0}".format(wanted) if wanted else "and none was chosen"
-        ),
-        "Set volume to one of them.",
-    )
+    there = parse_file_systems(cluster.tell("fs", "dump", "--format", "json"))
+    names = sorted(one.name for one in there)
+    found = [one for one in there if wanted in ("", one.name)]
+    if len(found) != 1:
+        raise PoolsError(
+            "The cluster has the file systems {0}, {1}. Nothing was changed.".format(
+                ", ".join(names) or "(none)", "not {0}".format(wanted) if wanted else "and none was chosen"
+            ),
+            "Set volume to one of them.",
+        )
+    if not found[0].ranks:
+        words = "The file system {0} has no active metadata server, and without one nobody can be evicted."
+        raise PoolsError(words.format(found[0].name), "Look at `ceph fs status`.")
+    return found[0]
 
 
-def sessions(cluster: Cluster, name: str) -> List[Session]:
-    """Every client's session at every active metadata server of a file system.
+def parse_file_systems(text: str) -> List[FileSystem]:
+    """What `ceph fs dump` says."""
+    maps = [one["mdsmap"] for one in json.loads(text)["filesystems"]]
+    return [FileSystem(one["fs_name"], sorted(int(key.rpartition("_")[2]) for key in one["up"])) for one in maps]
 
-    :raises PoolsError: no metadata server is active, or one does not answer.
+
+def sessions(cluster: Cluster, there: FileSystem) -> List[Session]:
+    """Every client's session at every active metadata server.
+
+    :raises PoolsError: one does not answer.
     """
-    up = json.loads(cluster.tell("fs", "get", name, "--format", "json"))["mdsmap"]["up"]
-    ranks = sorted(int(key.rpartition("_")[2]) for key in up)
-    if not ranks:
-        raise PoolsError("The file system {0} has no active metadata server.".format(name), "Look at `ceph fs status`. Without one nobody can be evicted.")
-    return [session for rank in ranks for session in parse_sessions(rank, cluster.tell(*_mds(name, rank), "client", "ls", "--format", "json"))]
+    return [session for rank in there.ranks for session in parse_sessions(rank, cluster.tell(*_mds(there, rank), "client", "ls", "--format", "json"))]
 
 
 def parse_sessions(rank: int, text: str) -> List[Session]:
@@ -87,12 +100,12 @@ def of_host(found: List[Session], hostname: str) -> List[Session]:
     return exact or short
 
 
-def evict(cluster: Cluster, name: str, found: List[Session]) -> None:
+def evict(cluster: Cluster, there: FileSystem, found: List[Session]) -> None:
     """End these sessions; it returns when none of these clients can write any more."""
     for one in found:
-        code, _said, wrong = cluster.ask(*_mds(name, one.rank), "client", "evict", "id={0}".format(one.id))
+        code, _said, wrong = cluster.ask(*_mds(there, one.rank), "client", "evict", "id={0}".format(one.id))
         # Between the question and this it may have ended by itself; another rank may have ended it as the same client's.
-        if code and one in sessions(cluster, name):
+        if code and one in sessions(cluster, there):
             raise PoolsError("The client {0} of {1} was not evicted: {2}.".format(one.id, one.hostname, " ".join(wrong.split()).rstrip(".")))
 
 
@@ -103,20 +116,20 @@ def ensure(options: Mapping[str, Any], check_mode: bool) -> Dict[str, Any]:
         raise PoolsError("hostname is empty. Nothing was changed.", "Name the host whose clients are meant.")
     cluster = Cluster(options)
     fsid = cluster.fsid(options["cluster_fsid"])
-    name = volume(cluster, options["volume"])
-    everybody = sessions(cluster, name)
+    there = file_system(cluster, options["volume"])
+    everybody = sessions(cluster, there)
     found = of_host(everybody, hostname)
     if found and not check_mode:
-        evict(cluster, name, found)
+        evict(cluster, there, found)
     return {
         "changed": bool(found),
         "cluster_fsid": fsid,
-        "volume": name,
+        "volume": there.name,
         "evicted": [one.facts() for one in found],
         "hostnames": sorted({one.hostname for one in everybody}),
         "diff": {"before": {"clients": [one.id for one in found]}, "after": {"clients": []}},
     }
 
 
-def _mds(name: str, rank: int) -> List[str]:
-    return ["tell", "mds.{0}:{1}".format(name, rank)]
+def _mds(there: FileSystem, rank: int) -> List[str]:
+    return ["tell", "mds.{0}:{1}".format(there.name, rank)]

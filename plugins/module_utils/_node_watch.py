@@ -95,17 +95,17 @@ class Watch:
             return
         self._once("{0} is down: its storage client is evicted.".format(node.hostname))
         self._cluster.fsid(self._cluster_fsid)
-        volume = _cephfs_client.volume(self._cluster, self._volume)
-        found = _cephfs_client.of_host(_cephfs_client.sessions(self._cluster, volume), node.hostname)
-        _cephfs_client.evict(self._cluster, volume, found)
+        there = _cephfs_client.file_system(self._cluster, self._volume)
+        found = _cephfs_client.of_host(_cephfs_client.sessions(self._cluster, there), node.hostname)
+        _cephfs_client.evict(self._cluster, there, found)
         labels = {name: value for name, value in node.labels.items() if name != self._name}
         self._manager.label(node, dict(labels, **{MARK: _now() + MINE}))
         self._say("{0} is fenced: {1} evicted.".format(node.hostname, ", ".join("client {0}".format(one.id) for one in found) or "there was no client to be"))
 
     def _welcome(self, nodes: Sequence[Node]) -> None:
         """A client that was evicted gets no session any more, so one that has a session has mounted the file system anew."""
-        volume = _cephfs_client.volume(self._cluster, self._volume)
-        everybody = _cephfs_client.sessions(self._cluster, volume)
+        there = _cephfs_client.file_system(self._cluster, self._volume)
+        everybody = _cephfs_client.sessions(self._cluster, there)
         for node in nodes:
             if not _cephfs_client.of_host(everybody, node.hostname):
                 self._once("{0} is back, and has not mounted CephFS anew: it takes no servers.".format(node.hostname))

@@ -91,6 +91,24 @@ def test_clients_are_found_by_their_hosts_own_name() -> None:
     assert not _cephfs_client.of_host(found, "example")
 
 
+@pytest.mark.parametrize(
+    ("maps", "wanted", "message"),
+    [
+        ([], "", r"file systems \(none\), and none was chosen"),
+        ([("a", 1), ("b", 1)], "", "file systems a, b, and none was chosen"),
+        ([("a", 1)], "b", "file systems a, not b"),
+        ([("a", 0)], "", "no active metadata server"),
+    ],
+)
+def test_a_file_system_that_is_not_the_one_is_refused(maps: Any, wanted: str, message: str) -> None:
+    class Told:
+        def tell(self, *words: str) -> str:
+            return json.dumps({"filesystems": [{"mdsmap": {"fs_name": name, "up": {"mds_0": 1} if up else {}}} for name, up in maps]})
+
+    with pytest.raises(PoolsError, match=message):
+        _cephfs_client.file_system(Told(), wanted)  # type: ignore[arg-type]
+
+
 def test_a_name_of_several_hosts_is_refused() -> None:
     found = _cephfs_client.parse_sessions(0, json.dumps([SESSIONS[0], dict(SESSIONS[0], client_metadata={"hostname": "b.example.net"})]))
     with pytest.raises(PoolsError, match="several hosts"):
@@ -104,10 +122,8 @@ with open({log!r}, "a") as log:
     print(" ".join(words), file=log)
 if words[0] == "fsid":
     print("the-cluster")
-elif words[:2] == ["fs", "ls"]:
-    print('[{{"name": "cephfs"}}]')
-elif words[:2] == ["fs", "get"]:
-    print('{{"mdsmap": {{"up": {{"mds_0": 1, "mds_1": 2}}}}}}')
+elif words[:2] == ["fs", "dump"]:
+    print('{{"filesystems": [{{"mdsmap": {{"fs_name": "cephfs", "up": {{"mds_0": 1, "mds_1": 2}}}}}}]}}')
 elif words[2:4] == ["client", "ls"]:
     print(open({sessions!r}).read() if words[1] == "mds.cephfs:0" else "[]")
 elif words[2:4] == ["client", "evict"]:
