@@ -16,6 +16,22 @@ from typing import Any, Dict, List, NamedTuple
 
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._copy_clients import Clients
 
+# What a dump forgets, or does not tell of.
+AROUND = {
+    "database": "SELECT pg_get_userbyid(datdba), pg_encoding_to_char(encoding), datcollate, datctype, datlocprovider, datconnlimit, datacl::text,"
+    " shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %(name)s",
+    "settings": "SELECT CASE WHEN setrole <> 0 THEN pg_get_userbyid(setrole) END, setconfig FROM pg_db_role_setting"
+    " WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = %(name)s) ORDER BY 1",
+    "owner": "SELECT rolname, rolcanlogin, rolinherit, rolconnlimit, rolpassword, rolvaliduntil, (SELECT setconfig FROM pg_db_role_setting"
+    " WHERE setrole = a.oid AND setdatabase = 0) FROM pg_authid a WHERE oid = (SELECT datdba FROM pg_database WHERE datname = %(name)s)",
+    "roles": "SELECT rolname, rolinherit, rolconnlimit, shobj_description(oid, 'pg_authid') FROM pg_authid"
+    " WHERE oid >= 16384 AND rolname ILIKE 'zoo%%' ORDER BY 1",
+    "members": "SELECT roleid::regrole::text, member::regrole::text FROM pg_auth_members WHERE roleid >= 16384 ORDER BY 1, 2",
+    "altered": "SELECT p.oid::regprocedure::text, provolatile FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.deptype = 'e'"
+    " WHERE d.classid = 'pg_proc'::regclass AND proname = 'unaccent' ORDER BY 1",
+    "extensions": "SELECT extname, extnamespace::regnamespace::text, pg_get_userbyid(extowner) FROM pg_extension ORDER BY 1",
+}
+
 
 class Picture(NamedTuple):
     schema: List[str]
@@ -39,11 +55,16 @@ def schema(server: Any, database: str, clients: Clients, same: bool) -> List[str
         subprocess.run([clients.program("pg_dump"), *login, "-s", "-Fc", "-f", archive], env=env, check=True)
         what = ["-f", "-"] if same else ["-l"]
         text = subprocess.run([clients.program("pg_restore"), *what, archive], check=True, capture_output=True, text=True).stdout
+    return lines(text, same)
+
+
+def lines(text: str, same: bool) -> List[str]:
+    """Of what pg_restore writes, SQL or else the table of contents, what is no server's own."""
     if same:
         # The roles of a policy stand in the order in which they were made.
-        lines = [line for line in text.splitlines() if line and not line.startswith(("--", "\\", "SET "))]
-        return [" ".join(sorted(re.split(",? ", line))) if line.startswith("CREATE POLICY") else line for line in lines]
-    return sorted(re.sub(r"^\d+; \d+ \d+ ", "", line) for line in text.splitlines() if not line.startswith(";"))
+        found = [line for line in text.splitlines() if line and not line.startswith(("--", "\\", "SET "))]
+        return [" ".join(sorted(re.split(",? ", line))) if line.startswith("CREATE POLICY") else line for line in found]
+    return sorted(re.sub(r"^\d+; \d+ \d+ ", "", line) for line in text.splitlines() if line and not line.startswith(";"))
 
 
 def rows(server: Any, database: str) -> Dict[str, Any]:
@@ -70,23 +91,9 @@ def rows(server: Any, database: str) -> Dict[str, Any]:
 
 
 def around(server: Any, database: str) -> Dict[str, Any]:
-    queries = {
-        "database": "SELECT pg_get_userbyid(datdba), pg_encoding_to_char(encoding), datcollate, datctype, datlocprovider, datconnlimit, datacl::text,"
-        " shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %(name)s",
-        "settings": "SELECT CASE WHEN setrole <> 0 THEN pg_get_userbyid(setrole) END, setconfig FROM pg_db_role_setting"
-        " WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = %(name)s) ORDER BY 1",
-        "owner": "SELECT rolname, rolcanlogin, rolinherit, rolconnlimit, rolpassword, rolvaliduntil, (SELECT setconfig FROM pg_db_role_setting"
-        " WHERE setrole = a.oid AND setdatabase = 0) FROM pg_authid a WHERE oid = (SELECT datdba FROM pg_database WHERE datname = %(name)s)",
-        "roles": "SELECT rolname, rolinherit, rolconnlimit, shobj_description(oid, 'pg_authid') FROM pg_authid"
-        " WHERE oid >= 16384 AND rolname ILIKE 'zoo%%' ORDER BY 1",
-        "members": "SELECT roleid::regrole::text, member::regrole::text FROM pg_auth_members WHERE roleid >= 16384 ORDER BY 1, 2",
-        "altered": "SELECT p.oid::regprocedure::text, provolatile FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.deptype = 'e'"
-        " WHERE d.classid = 'pg_proc'::regclass AND proname = 'unaccent' ORDER BY 1",
-        "extensions": "SELECT extname, extnamespace::regnamespace::text, pg_get_userbyid(extowner) FROM pg_extension ORDER BY 1",
-    }
     with contextlib.closing(server.connect(database)) as connection, connection.cursor() as cursor:
         found = {}
-        for what, query in queries.items():
+        for what, query in AROUND.items():
             cursor.execute(query, {"name": database})
             found[what] = cursor.fetchall()
         return found

@@ -107,8 +107,13 @@ def contents(server: RunningServer, database: str, owner: str, tables: int = 0) 
 
 def small_tables(server: RunningServer, database: str, owner: str, tables: int) -> None:
     with contextlib.closing(server.connect(database)) as connection:
-        for first in range(0, tables, 200):
-            _as(connection, owner, "".join(_small(number) for number in range(first, min(first + 200, tables))))
+        for statements in small(tables):
+            _as(connection, owner, statements)
+
+
+def small(tables: int) -> List[str]:
+    """SQL for so many, not all in one transaction, which would hold too many locks."""
+    return ["".join(_small(number) for number in range(first, min(first + 200, tables))) for first in range(0, tables, 200)]
 
 
 def fill(server: RunningServer, database: str, owner: str, tables: int = 0) -> None:

@@ -89,8 +89,8 @@ class Bed:
     def decoded(config: Dict[str, Any]) -> str:
         return base64.b64decode(config["Spec"]["Data"]).decode()
 
-    def query_from(self, node: str, login: Dict[str, Any], statement: str, sslmode: str = "") -> str:
-        """Ask as a tenant, in a container of its own on *node*, reached by nothing but the servers' network, with what was handed out."""
+    def as_tenant(self, login: Dict[str, Any], script: str, *arguments: str, sslmode: str = "") -> List[str]:
+        """The command that runs *script* as a tenant, in a container of its own, reached by nothing but the servers' network, with what was handed out."""
         variables = {
             "PGPASSWORD": login["password"],
             "PGHOST": login["host"],
@@ -101,10 +101,13 @@ class Bed:
             "AUTHORITY": login.get("ca_certificate") or "",
         }
         environment = [part for name, value in variables.items() for part in ("-e", "{0}={1}".format(name, value))]
-        script = 'printf %s "$AUTHORITY" >"$PGSSLROOTCERT"; exec psql -qAtc "$1"'
         image = self.facts["swarm_bed_images"]["postgres_18"]
-        command = ["docker", "run", "--rm", "--network", "saasodoo-network", *environment, "--entrypoint", "sh", image, "-c", script, "sh", statement]
-        return self.on(node, *command).strip()
+        begun = ["docker", "run", "--rm", "--network", "saasodoo-network", *environment, "--entrypoint", "sh", image]
+        return [*begun, "-c", 'printf %s "$AUTHORITY" >"$PGSSLROOTCERT"; ' + script, "sh", *arguments]
+
+    def query_from(self, node: str, login: Dict[str, Any], statement: str, sslmode: str = "") -> str:
+        """Ask as a tenant, on *node*."""
+        return self.on(node, *self.as_tenant(login, 'exec psql -qAtc "$1"', statement, sslmode=sslmode)).strip()
 
     def fault(self, verb: str, *more: str, limit: int = 120) -> None:
         """Break something, or mend it: the verbs are those of tests/swarm_bed."""
