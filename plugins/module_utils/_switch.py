@@ -73,8 +73,7 @@ def work(params: Mapping[str, Any], inventory: Inventory, cipher: Cipher) -> Dic
     if params["state"] == "linked":
         return _linked(here.swapped(), params, inventory)
     with _kept(params, inventory) as (move, check), pulsed(here, check) as (watched, all_well), locked(watched):
-        tries = sum(one.get("step") == "tried" for one in move["steps"])
-        return Window(watched, params, inventory, all_well, tries).pass_through()
+        return Window(watched, params, inventory, all_well, move).pass_through()
 
 
 @contextlib.contextmanager

@@ -15,8 +15,18 @@ from ._follow_ends import Ends, sessions
 from ._inventory import Inventory
 from ._pooler import Pooler
 
+try:
+    import psycopg2
+except ImportError:
+    pass  # _connection reports it with the reason
+
 _CONNECT_SECONDS = 5
+_ASK_SECONDS = 10
 _DEFAULTS: Dict[str, Any] = {name: option.get("default") for name, option in _moving.OPTIONS.items()}
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 class LateError(Exception):
@@ -26,11 +36,12 @@ class LateError(Exception):
 class Window:
     """One passage. ``returned`` goes from the new place back to the old one, which followed it."""
 
-    def __init__(self, here: Ends, params: Mapping[str, Any], inventory: Inventory, check: Check, tries: int = 0) -> None:
+    def __init__(self, here: Ends, params: Mapping[str, Any], inventory: Inventory, check: Check, move: Mapping[str, Any]) -> None:
         self._params = params
         self._inventory = inventory
         self._check = check
-        self._tries = tries
+        self._migration = move["id"]
+        self._tries = sum(one.get("step") == "tried" for one in move["steps"])
         self._returns = params["state"] == "returned"
         self._here = here.swapped() if self._returns else here
         places = (params["source_tenant_database"], params["tenant_database"])
@@ -81,13 +92,12 @@ class Window:
                 raise PoolsError(why) from error
             return self._stayed(why)
         try:
-            return self._go_over(drained)
+            warnings = list(drained.get("warnings", [])) + self._turn()
         except PoolsError:
-            if not self._cut_over:
-                self._reopen()
+            self._reopen()
             raise
-
-    _cut_over = False
+        self._enter_passage(drained)
+        return dict(self._open(), warnings=warnings)
 
     def _prepare_back(self) -> None:
         try:
@@ -122,23 +132,49 @@ class Window:
             raise _follow_switch.LetGoError(told) if result.get("changed") else PoolsError(told)
         return dict(result)
 
-    def _go_over(self, drained: Mapping[str, Any]) -> Dict[str, Any]:
-        warnings: List[str] = list(drained.get("warnings", []))
+    def _turn(self) -> List[str]:
+        """The last that is done before the inventory database has the tenant in the other place; what to warn of."""
+        warnings: List[str] = []
         if self._returns:
-            self._place(dict(self._new, quarantine_name=self._here.subscriber.database), "restored", closed=True)
+            self._place(dict(self._new, quarantine_name=self._here.subscriber.database), "restored")
+            self._place(self._new, "closed")
             self._took("fetched back")
         elif self._params["way_back"] and self._back is None:
             try:
-                _follow_back.begin(self._here, self._params)
+                warnings += _follow_back.begin(self._here, self._params)["warnings"]
             except PoolsError as error:
                 self._back = str(error)
             self._took("turned")
-        self._record_passage(drained)
-        self._cut_over = True
+        return warnings
+
+    def _enter_passage(self, drained: Mapping[str, Any]) -> None:
+        """:raises PoolsError: it was not recorded, and the old place is open again; or nobody knows, and both stay closed."""
+        try:
+            self._record_passage(drained)
+        except Exception as error:
+            # The answer may have been lost after the commit. Then nothing but the row itself says where the tenant is.
+            if not self._is_recorded(error):
+                self._reopen()
+                raise PoolsError("The passage could not be recorded: {0}".format(_line(error))) from error
         self._took("cutover")
-        why = self._open()
-        result = {"changed": True, "switched": True, "opened": not why, "why": why, "seconds": self._seconds, "warnings": warnings}
-        return dict(result, way_back=None if self._returns or not self._params["way_back"] else self._back or "prepared")
+
+    def _is_recorded(self, error: Exception) -> bool:
+        try:
+            anew = Inventory(self._params)
+            # It waits for whoever still has the row, as a commit does that nobody hears of any more.
+            anew.execute("SELECT set_config('statement_timeout', %(limit)s, false)", {"limit": "{0}s".format(_ASK_SECONDS)})
+            found = anew.row(
+                "SELECT status, lease_holder::text AS lease FROM db_tenant_migrations WHERE id = %(id)s::uuid FOR NO KEY UPDATE", {"id": self._migration}
+            )
+        except (PoolsError, psycopg2.Error) as unknown:
+            raise PoolsError(
+                "Nobody knows whether the inventory database has instance {0} in its new place: {1}".format(self._params["instance_id"], _line(error)),
+                "Both places stay closed. Run it again when the inventory database answers: it opens the right one.",
+            ) from unknown
+        if found is None or found["lease"] != self._params["lease"]:
+            raise PoolsError("The move of instance {0} was taken over by another run.".format(self._params["instance_id"]), "Follow that one.") from error
+        self._inventory = anew
+        return bool(found["status"] == ("rolled_back" if self._returns else "cutover"))
 
     def _record_passage(self, drained: Mapping[str, Any]) -> None:
         steps: List[Dict[str, Any]] = [{"step": name, "seconds": seconds} for name, seconds in self._seconds.items()]
@@ -151,23 +187,23 @@ class Window:
         proof = dict(drained.get("proof") or {}, lsn=drained.get("lsn"))
         self._record("cutover", steps=[*steps, {"step": "cutover"}], proof=proof, retention_days=self._params["retention_days"], **told)
 
-    def _open(self) -> str:
-        """Why the tenant is not in its new place yet, though it is there in the inventory database."""
+    def _open(self) -> Dict[str, Any]:
+        """From here on nothing is taken back: where the tenant is not in its new place yet, though the inventory database has it there, the role lets it in."""
+        why = ""
         try:
             self._place(self._new, "present")
             if self._pooler:
                 self._pooler.go_on(anew=True)
             self._took("opened")
-            opened = [{"step": "opened", "seconds": self._seconds["opened"]}]
             if self._returns:
                 # That of the way there stays beside it.
                 self._record("renewed", proof={"return_downtime_seconds": round(time.monotonic() - self._begun, 2)})
             else:
-                self._record("renewed", writes_resumed=True, steps=opened)
+                self._record("renewed", writes_resumed=True, steps=[{"step": "opened", "seconds": self._seconds["opened"]}])
         except Exception as error:
-            # The tenant may be writing there: nothing may be taken back any more, and the role opens it again.
-            return str(error) or type(error).__name__
-        return ""
+            why = _line(error)
+        way_back = None if self._returns or not self._params["way_back"] else self._back or "prepared"
+        return {"changed": True, "switched": True, "opened": not why, "why": why, "seconds": self._seconds, "way_back": way_back}
 
     def _reopen(self) -> None:
         """:raises PoolsError: the tenant's old place could not be opened again, or the move is not this run's any more."""
@@ -183,7 +219,7 @@ class Window:
 
     # --- the two records of where a tenant is
 
-    def _place(self, entry: Mapping[str, Any], state: str, closed: bool = False) -> None:
+    def _place(self, entry: Mapping[str, Any], state: str) -> None:
         orders = {"databases": [entry], "state": state, "max_parallel": 1, "require_wall": True, "connect_timeout": _CONNECT_SECONDS}
         told = _tenant_report.answer(*_tenant_report.arrange(orders, False))
         if told["failed"]:

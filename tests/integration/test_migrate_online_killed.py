@@ -9,8 +9,12 @@ import time
 from pathlib import Path
 from typing import Any, Iterator, List, Tuple
 
+import psycopg2
 import pytest
+from ansible_collections.saasodoo.postgres_pools.plugins.module_utils import _inventory, _moving, _moving_steps, _switch
+from ansible_collections.saasodoo.postgres_pools.plugins.module_utils._errors import PoolsError
 from environment import Run
+from moves_fixture import options
 from online_fixture import ONLINE, Lasting, Online, online_environment, whole, writing_tenant
 from test_migrate import LEASED, Tenant, left_behind
 from test_playbooks_killed import killer
@@ -116,6 +120,50 @@ def test_killed_in_the_midst_of_the_way_back(online: Online, where: str) -> None
         writer.wait_for(50)
     assert again.stats["status"] == "rolled_back" and tenant.row["server"] == A
     ended(online, tenant, writer.acknowledged)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_an_answer_of_the_inventory_database_that_was_lost_opens_one_place_alone(
+    online: Online, names: Tuple[Path, List[str]], monkeypatch: pytest.MonkeyPatch, recorded: bool
+) -> None:
+    tenant = writing_tenant(online, A, rows=100)
+    variables = dict(ONLINE, instance_id=tenant.id, target=B)
+    at = names[1].index("Go over")
+    killed = online.play("migrate", variables, more_env=killer(online.scratch, "lost-{0}.log".format(recorded), at))
+    assert killed.rc == -9, killed.output
+    really = _moving_steps.step
+
+    def lost(params: Any, inventory: Any, instance_id: str) -> Any:
+        if params["state"] != "cutover":
+            return really(params, inventory, instance_id)
+        if recorded:
+            really(params, inventory, instance_id)
+        raise psycopg2.OperationalError("the connection was lost")
+
+    monkeypatch.setattr(_moving_steps, "step", lost)
+    scratch = online.scratch
+    login = {"login_host": "127.0.0.1", "login_port": scratch.port_base, "login_user": "postgres", "login_password": scratch.secret("inventory_admin")}
+    login["login_db"] = "postgres_pools"
+    with _inventory.Inventory(login) as inventory:
+        move = _moving.work(options(instance_id=tenant.id, lease_seconds=5), inventory, scratch.cipher())
+        given = {name: option.get("default") for name, option in _switch.OPTIONS.items()}
+        given.update(login, instance_id=tenant.id, lease=move["migration"]["lease"], ignore=["role.settings", "role.connection limit"], switch_timeout=30)
+        given.update({key: move[key] for key in ("source", "target", "source_tenant_database", "tenant_database")})
+        if recorded:
+            told = _switch.work(given, inventory, scratch.cipher())
+            assert (told["switched"], told["opened"], told["why"]) == (True, True, "")
+        else:
+            with pytest.raises(PoolsError, match="could not be recorded"):
+                _switch.work(given, inventory, scratch.cipher())
+    monkeypatch.undo()
+    may_enter = "SELECT rolcanlogin FROM pg_roles WHERE rolname = '{0}'".format(tenant.row["role_name"])
+    assert (online.ask(A, may_enter), online.ask(B, may_enter)) == ([(not recorded,)], [(recorded,)])
+    assert tenant.row["server"] == (B if recorded else A)
+    online.play("migrate", variables).succeeded()
+    assert tenant.row["server"] == B
+    online.play("release", {"instance_id": tenant.id, "keep_days": 0}).succeeded()
+    online.play("cleanup", {}).succeeded()
+    assert online.left() == [] and left_behind(scratch) == []
 
 
 def test_killed_in_the_midst_of_the_copy(online: Online, names: Tuple[Path, List[str]]) -> None:
