@@ -120,16 +120,18 @@ class Tenant:
         writers = [Writer(self._here, self.id, number, self.lines, commits) for number in range(WRITERS)]
         for writer in writers:
             writer.start()
-        time.sleep(1)
-        begun = time.monotonic()
-        run = self._here.start(playbook, dict(variables, instance_id=self.id)).wait(3000).succeeded()
-        seconds = time.monotonic() - begun
-        time.sleep(1)
-        for writer in writers:
-            writer.over.set()
-        for writer in writers:
-            writer.join(30)
-        if not writers or any(writer.is_alive() for writer in writers):
+        try:
+            time.sleep(1)
+            begun = time.monotonic()
+            run = self._here.start(playbook, dict(variables, instance_id=self.id)).wait(3000).succeeded()
+            seconds = time.monotonic() - begun
+            time.sleep(1)
+        finally:
+            for writer in writers:
+                writer.over.set()
+            for writer in writers:
+                writer.join(30)
+        if any(writer.is_alive() for writer in writers):
             raise SystemExit("bench: a writer does not end")
         self._whole(writers)
         moments = sorted(commits)
