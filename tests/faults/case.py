@@ -133,12 +133,13 @@ class Case:
         """Those that failed are run again; then all three must have come to what they were asked for, and nothing more."""
         for playbook, future in self._runs.items():
             done = future.result()
-            self.notes.append("{0}.yml {1}".format(playbook, "went through" if done.returncode == 0 else "failed and was run again"))
+            again = {"allocate": self._comes, "release": {"instance_id": self._leaves["instance_id"], "keep_days": 0}}.get(playbook)
+            failed = "failed and was run again" if again else "failed"
+            self.notes.append("{0}.yml {1}".format(playbook, "went through" if done.returncode == 0 else failed))
             (self.folder / (playbook + ".log")).write_text(done.stdout)
             if playbook == "provision_pool" and done.returncode:
                 # Asking again would make another one: the failed one is seen in its row.
                 continue
-            again = {"allocate": self._comes, "release": {"instance_id": self._leaves["instance_id"], "keep_days": 0}}.get(playbook)
             given = self._play(playbook, **again) if again else {}
             if playbook == "allocate":
                 assert given["status"] == "allocated", given

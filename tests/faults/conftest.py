@@ -31,5 +31,6 @@ def fleet(bed: Bed) -> Fleet:
 
 
 def pytest_sessionfinish(exitstatus: int) -> None:
-    if exitstatus == 0 and record.write_page():
+    if exitstatus == 0 and record.complete():
+        record.write_page()
         print("\nwritten: {0}".format(record.PAGE))
