@@ -40,7 +40,6 @@ class Ends(NamedTuple):
     def swapped(self) -> Ends:
         return Ends(self.subscriber, self.publisher, self.back_host, self.back_port, self.peer_host, self.peer_port)
 
-
     def plain(self) -> Ends:
         """The same for whoever comes when a server has fallen silent, as it may be back."""
         return self._replace(publisher=self.publisher._replace(pulse=None), subscriber=self.subscriber._replace(pulse=None))

@@ -139,7 +139,8 @@ def read(path: str) -> Dict[str, Any]:
 
 def main(path: str) -> int:
     def say(text: str) -> None:
-        print(text, flush=True)
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
 
     try:
         settings = read(path)
@@ -157,4 +158,4 @@ def main(path: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    raise SystemExit(main(sys.argv[1]))

@@ -72,8 +72,8 @@ def work(params: Mapping[str, Any], inventory: Inventory, cipher: Cipher) -> Dic
     here = ends(params)
     if params["state"] == "linked":
         return _linked(here.swapped(), params, inventory)
-    with _kept(params, inventory) as (move, check), pulsed(here, check) as (watched, all_well), locked(watched):
-        return Window(watched, params, inventory, all_well, move).pass_through()
+    with _kept(params, inventory) as kept, pulsed(here, kept[1]) as watched, locked(watched[0]):
+        return Window(watched[0], params, inventory, watched[1], kept[0]).pass_through()
 
 
 @contextlib.contextmanager

@@ -69,8 +69,10 @@ def online_environment() -> Iterator[Online]:
             with contextlib.closing(scratch.connect(server)) as connection, connection.cursor() as cursor:
                 cursor.execute("ALTER SYSTEM SET wal_retrieve_retry_interval = '500ms'")
                 cursor.execute("SELECT pg_reload_conf()")
-        yield made
-        scratch.forget_servers()
+        try:
+            yield made
+        finally:
+            scratch.forget_servers()
 
 
 class Lasting:

@@ -42,6 +42,8 @@ refuse_misplaced_volume() {
     fi
 }
 
+# The words that are evaluated name one of its variables.
+# shellcheck disable=SC2034
 make_cluster() {
     [[ -n $POSTGRES_PASSWORD || $POSTGRES_HOST_AUTH_METHOD == trust ]] ||
         fail "the database is not initialised and no superuser password is given: set POSTGRES_PASSWORD or POSTGRES_PASSWORD_FILE"
