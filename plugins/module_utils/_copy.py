@@ -23,6 +23,7 @@ from ._copy_pulse import Pulse, watching
 from ._copy_session import Side, rows
 from ._copy_steps import Check, Orders, Steps
 from ._errors import PoolsError
+from ._follow_plan import own
 
 # An administrator's own database is on every server, and none is moved from under it.
 SERVER_DATABASE = "postgres"
@@ -49,6 +50,7 @@ def carry_out(
         result = clean(target, params["drop_roles"], params["roles"] or [], params["force"], check_mode)
     else:
         orders = Orders(**{key: params[key] for key in Orders._fields if key in params})
+        orders = orders._replace(ignore_follower=orders.ignore_follower and state == "checked")
         source = side("source", params["source"], {})
         target = side("target", params["target"], params["source"])
         result = check(source, target, orders) if check_mode or state == "checked" else copy(source, target, orders, listener, go_on)
@@ -131,6 +133,8 @@ def _look(source: Side, target: Side, orders: Orders, inside: Any, server: Any) 
     if database is None:
         raise PoolsError("Database {0} was dropped from the {1}.".format(source.database, source.where))
     found = Preflight(source, target, orders.replace, orders.target_free_bytes, orders.target_budget_bytes).look(inside, server, database)
+    if orders.ignore_follower:
+        found.problems[:] = [problem for problem in found.problems if not own(problem, source.database)]
     code = _copy_code.found(inside) if orders.refuse_code else []
     if code:
         told = "With a superuser's rights the restore would run code of the database's own in {0}.".format(", ".join(code))

@@ -40,6 +40,7 @@ class Orders(NamedTuple):
     target_budget_bytes: Optional[int] = None
     progress_file: Optional[str] = None
     refuse_code: bool = False
+    ignore_follower: bool = False
 
 
 class Steps:

@@ -18,8 +18,8 @@ from ._copy_steps import Check, Orders
 from ._errors import PoolsError
 from ._follow_copy import FollowSteps, Watch, slot
 from ._follow_ends import Ends, ends, locked, pulsed, sessions, two_databases
-from ._follow_plan import Record, given_up, passing_slot_of
-from ._follow_preflight import Look, own_slot
+from ._follow_plan import Record, given_up, own, passing_slot_of
+from ._follow_preflight import Look
 
 # A transaction that writes may be open for as long before it is asked for to be ended.
 SLOT_SECONDS = 60.0
@@ -155,7 +155,7 @@ def _look(here: Ends, params: Mapping[str, Any], inside: Any, server: Any) -> An
         raise PoolsError("Database {0} was dropped from the {1}.".format(source.database, source.where))
     found = Preflight(source, target, params["replace"], params["target_free_bytes"]).look(inside, server, database)
     look = Look(source, target, here.peer_host, params["full_identity"], params["wal_limit_bytes"])
-    look.problems += [problem for problem in found.problems if not own_slot(problem, source.database)]
+    look.problems += [problem for problem in found.problems if not own(problem, source.database)]
     try:
         find(params["bin_dir"] or "", inside.server_version // 10000, server.server_version // 10000)
     except PoolsError as error:

@@ -40,6 +40,11 @@ def proof_slot_of(database: str) -> str:
     return name_of(database) + "_proof"
 
 
+def own(problem: Problem, database: str) -> bool:
+    """Whether what a copy finds in its way is there for one that follows this database: its slot, or the role that comes for it."""
+    return problem.what in ("replication slot", "role") and name_of(database) in problem.problem
+
+
 class Identity(NamedTuple):
     """What a table's replica identity was before it became FULL: ``d``, ``n`` or ``i`` as in pg_class, then with its index."""
 

@@ -146,11 +146,6 @@ def left_out(kind: str, name: str) -> Problem:
     return Problem(kind, told + ", and replication carries no change of them.", remedies[kind])
 
 
-def own_slot(problem: Problem, database: str) -> bool:
-    """Whether it is this collection's own slot that a copy finds in its way."""
-    return problem.what == "replication slot" and name_of(database) in problem.problem
-
-
 def _listed(tables: Sequence[Mapping[str, Any]]) -> str:
     names = ["{schema}.{name}".format(**table) for table in tables]
     return ", ".join(names[:_LISTED]) + (" and {0} more".format(len(names) - _LISTED) if len(names) > _LISTED else "")

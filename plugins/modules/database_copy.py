@@ -142,6 +142,13 @@ options:
     type: bool
     default: false
     version_added: 0.9.0
+  ignore_follower:
+    description:
+      - Whether O(state=checked) leaves out what M(saasodoo.postgres_pools.database_follow) has made on the source for a database that follows it, because the
+        caller ends that before the copy. With O(state=present) it would stand in the way all the same, and nothing is left out.
+    type: bool
+    default: false
+    version_added: 1.0.0
   progress_file:
     description:
       - A file that is written anew about once a second, at mode 0600, with an object in JSON of C(phase), C(tables), C(tables_done), C(bytes)
@@ -337,6 +344,7 @@ def argument_spec() -> Dict[str, Any]:
         target_free_bytes=dict(type="int"),
         target_budget_bytes=dict(type="int"),
         refuse_code=dict(type="bool", default=False),
+        ignore_follower=dict(type="bool", default=False),
         progress_file=dict(type="path"),
         **watch_spec(),
         **keys_spec(),
