@@ -16,7 +16,7 @@ import psycopg2
 import pytest
 from debian_programs import pgbouncer
 from online_fixture import ONLINE, Lasting, Online, online_environment, whole, writing_tenant
-from postgres_fixture import free_port
+from postgres_fixture import free_port, server_home
 from test_migrate import Tenant, left_behind
 
 A, B = "postgres-pool-a", "postgres-pool-b"
@@ -94,11 +94,10 @@ def online_user() -> int:
 
 
 @pytest.fixture
-def home(online: Online, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    made = Path(str(tmp_path_factory.mktemp("bouncer")))
-    for path in (made, made.parent):
-        path.chmod(0o755)
-    yield made
+def home() -> Iterator[Path]:
+    # One that others can pass through: for root PgBouncer runs as nobody.
+    with server_home() as made:
+        yield Path(made)
 
 
 def test_the_application_waits_and_is_not_refused(online: Online, home: Path) -> None:
