@@ -44,23 +44,31 @@ class Pooler:
     def where(self) -> str:
         return "pooler {0} port {1}".format(self._given["host"], self._given["port"])
 
+    def paused(self) -> bool:
+        """:raises PoolsError: its console cannot be reached, or it has no such database."""
+        return bool(int(self._shown().get("paused") or 0))
+
     def check(self) -> bool:
         """Whether it is paused.
 
-        :raises PoolsError: its console cannot be reached, it has no such database, or one whose sessions would have to end before it rests."""
+        :raises PoolsError: it cannot be, or its sessions would have to end before it rests."""
+        shown = self._shown()
+        mode = shown.get("pool_mode") or {one["key"]: one["value"] for one in self._ask("SHOW CONFIG")}.get("pool_mode")
+        if mode == "session":
+            raise PoolsError(
+                "The {0} gives database {1!r} to a session as a whole, so that it rests only when every session has ended.".format(self.where, self._database),
+                "Set pool_mode=transaction for it, or name no pooler.",
+            )
+        return bool(int(shown.get("paused") or 0))
+
+    def _shown(self) -> Dict[str, Any]:
         found = [one for one in self._ask("SHOW DATABASES") if one["name"] == self._database]
         if not found:
             raise PoolsError(
                 "The {0} has no database {1!r}.".format(self.where, self._database),
                 "Name it in the section [databases] of {0}, by its own name and not by *.".format(self._given["config"]),
             )
-        mode = found[0].get("pool_mode") or {one["key"]: one["value"] for one in self._ask("SHOW CONFIG")}.get("pool_mode")
-        if mode == "session":
-            raise PoolsError(
-                "The {0} gives database {1!r} to a session as a whole, so that it rests only when every session has ended.".format(self.where, self._database),
-                "Set pool_mode=transaction for it, or name no pooler.",
-            )
-        return bool(int(found[0].get("paused") or 0))
+        return found[0]
 
     def pause(self, seconds: float) -> bool:
         """Whether nobody is in a transaction any more, and everybody waits from now on; else all go on as before."""
@@ -128,14 +136,16 @@ class _NotPausedError(Exception):
 def work(params: Mapping[str, Any], check_mode: bool) -> Dict[str, Any]:
     """One call of the module ``application_pooler``."""
     pooler = Pooler(params["pooler"])
-    paused = pooler.check()
     if params["state"] == "paused":
+        paused = pooler.check()
         if not (paused or check_mode or pooler.pause(params["timeout"])):
             raise PoolsError(
                 "The {0} did not come to rest within {1} s: somebody is in a transaction.".format(pooler.where, params["timeout"]),
                 "Wait for it to end, or give it more time.",
             )
-        return {"changed": not paused}
+        return {"changed": not paused, "paused": paused or not check_mode}
+    # Whatever mode it is in: what could not be paused is to go on all the same.
+    paused = pooler.paused()
     if not check_mode:
         pooler.go_on(anew=True)
-    return {"changed": paused}
+    return {"changed": paused, "paused": paused and check_mode}

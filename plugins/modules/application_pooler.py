@@ -81,7 +81,13 @@ EXAMPLES = r"""
     state: resumed
 """
 
-RETURN = r""" # """
+RETURN = r"""
+paused:
+  description: Whether the pooler holds back what is asked of the database, after this call; in check mode whether it does now.
+  returned: success
+  type: bool
+  sample: false
+"""
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.saasodoo.postgres_pools.plugins.module_utils import _pooler

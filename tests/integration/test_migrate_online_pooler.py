@@ -152,6 +152,6 @@ def test_a_pooler_that_cannot_rest_is_refused_before_anything_is_stopped(online:
     try:
         refused = online.play("migrate", dict(ONLINE, instance_id=tenant.id, target=B, application=bouncer.application))
         assert refused.rc != 0 and "pool_mode=transaction" in " ".join(refused.output.split())
-        assert (tenant.row["server"], tenant.row["status"]) == (A, "active") and online.left() == []
+        assert (tenant.row["server"], tenant.row["status"]) == (A, "active") and online.left() == [], refused.output
     finally:
         bouncer.stop()
