@@ -1,7 +1,10 @@
 # Copyright (c) 2026 The saasodoo.postgres_pools authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whom fence.yml would evict and whom it refuses, and the watcher as it was put on a manager. That both do it is for the scenario faults, which loses nodes."""
+"""Whom fence.yml, by the role node_fence, would evict and whom it refuses, and the watcher as watch_nodes.yml has put it on a manager.
+
+That both do it is for the scenario faults, which loses nodes.
+"""
 
 from __future__ import annotations
 
