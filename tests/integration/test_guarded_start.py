@@ -9,6 +9,7 @@ is built without flock, which that of Alpine has: beside it stands one that know
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -132,9 +133,10 @@ class Guarded:
         return done.returncode == 0
 
     def end(self) -> None:
-        if not self.ended():
+        # Also of one that ended: a look at a storage that hangs outlives it.
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+        self.process.wait()
 
 
 def eventually(what: str, check: Callable[[], bool], seconds: float = QUICK) -> float:
