@@ -233,6 +233,14 @@ def enable(inside: Any, name: str) -> None:
     execute(inside, sql.SQL("ALTER SUBSCRIPTION {0} ENABLE").format(sql.Identifier(name)))
 
 
+def reconnect(inside: Any, name: str) -> None:
+    """End the worker that applies, which the server then starts anew.
+
+    One that began to connect to a server that fell silent waits for its answer without a limit: libpq's connect_timeout does not hold there.
+    """
+    execute(inside, "SELECT pg_terminate_backend(pid) FROM pg_stat_subscription WHERE subname = %s AND relid IS NULL AND pid IS NOT NULL", [name])
+
+
 def subscribed(inside: Any, name: str) -> Optional[bool]:
     """Whether a subscription of this name is at work; None when there is none."""
     query = "SELECT subenabled FROM pg_subscription WHERE subname = %(name)s AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())"

@@ -30,6 +30,8 @@ except ImportError:
 # Asked with a session in the source and one in the target for what stands against letting go.
 Prove = Callable[[Any, Any], List[Problem]]
 _WATCH_SECONDS = 0.5
+# Unread for so long, the worker is started anew: several times what a server takes to come back and be found again (wal_retrieve_retry_interval: 5 s).
+_RECONNECT_SECONDS = 20
 _DRAIN_SECONDS = 0.02
 _LIMIT = "SELECT rolconnlimit FROM pg_roles WHERE rolname = %(name)s"
 _MATVIEWS = """
@@ -43,7 +45,7 @@ class LetGoError(PoolsError):
 
 def watch(here: Ends, params: Mapping[str, Any], check_mode: bool, listener: Optional[Listener], go_on: Check) -> Dict[str, Any]:
     """Wait until the target is as near as asked for; what became dangerous or useless is given up, and nothing of it is left."""
-    begun = read_at = time.monotonic()
+    begun = read_at = connecting_since = time.monotonic()
     near = False
     with sessions((here.publisher, None), (here.subscriber, None)) as (inside, there):
         told = _following(here, inside, there)
@@ -51,7 +53,11 @@ def watch(here: Ends, params: Mapping[str, Any], check_mode: bool, listener: Opt
         first = status = _follow_catalog.status(inside, there, here.name, proof_slot)
         problem = _redefined(inside, told)
         while not problem:
-            read_at = time.monotonic() if status.active else read_at
+            if status.active:
+                read_at = connecting_since = time.monotonic()
+            elif time.monotonic() - connecting_since >= _RECONNECT_SECONDS and not check_mode:
+                _follow_link.reconnect(there, here.name)
+                connecting_since = time.monotonic()
             problem = given_up(status, params["wal_limit_bytes"], first.errors, time.monotonic() - read_at)
             near = status.active and status.lag_bytes <= params["lag_bytes"]
             over = bool(params["timeout"]) and time.monotonic() - begun >= params["timeout"]
