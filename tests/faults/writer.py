@@ -4,7 +4,7 @@
 """Runs in a container of its own, as a tenant: commits numbered rows, and says which of them the server acknowledged.
 
 Its first line of input is its login, in JSON; when the input ends, so does it. A number is used once, whatever became of it, so that
-each acknowledged one must be there exactly once.
+each acknowledged one must be there exactly once. Where there are several hosts, with commas between them, the tenant may be on any.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import psycopg2
 import psycopg2.extensions
 
 LOGIN = json.loads(sys.stdin.readline())
+HOSTS = LOGIN["host"].split(",")
 # An application that waits for an answer no longer than this. What it gave up on is not acknowledged.
 PATIENCE = 5
 PAUSE = 0.1
@@ -46,7 +47,8 @@ def connect() -> psycopg2.extensions.connection:
     # libpq tries every address that the name has, each with this limit; it does so only where nobody else waits for the socket.
     psycopg2.extensions.set_wait_callback(None)
     connection = psycopg2.connect(
-        host=LOGIN["host"],
+        # Not a list for libpq, which goes on to the next host only where none answers, and not where it is refused.
+        host=HOSTS[0],
         port=LOGIN["port"],
         dbname=LOGIN["database"],
         user=LOGIN["user"],
@@ -91,6 +93,8 @@ def main() -> None:
             if connection is not None:
                 # Not closed politely: it may wait for nobody.
                 connection = None
+            else:
+                HOSTS.append(HOSTS.pop(0))
         number += 1
         time.sleep(PAUSE)
 
