@@ -211,9 +211,16 @@ class Fleet:
         for row in self.bed.sql(
             "SELECT name, status FROM db_servers WHERE server_type = 'shared' AND status <> 'deprovisioned' AND current_instances = 0"
         ):
-            if row["status"] == "active":
+            if row["status"] in ("provisioning", "initializing"):
+                # Its maker could not even say any more that it failed: whoever asks for it goes on once its lease is over, as the audit's lease_stale has it.
+                wait_until(row["name"] + " is made", 240, lambda name=row["name"]: self._made(name), pause=5)
+            if row["status"] != "error":
                 self.play("maintenance", server=row["name"], state="on")
             self.play("deprovision", server=row["name"])
+
+    def _made(self, name: str) -> bool:
+        self.bed.play("provision_pool", server=name)
+        return self.bed.sql("SELECT status FROM db_servers WHERE name = '{0}'".format(name)) == [{"status": "active"}]
 
     def play(self, playbook: str, **variables: Any) -> None:
         done = self.bed.play(playbook, **variables)
