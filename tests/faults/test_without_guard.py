@@ -107,7 +107,8 @@ def state_of(bed: Bed, login: Dict[str, Any]) -> str:
     ended = []
     for node in bed.nodes:
         for container in bed.on(node, "docker", "ps", "--all", "--quiet", "--filter", "label=postgres_pools.server=" + NAME).split():
-            said = bed.on(node, "sh", "-c", 'docker logs --since 60s "$1" 2>&1', "sh", container)
+            # Swarm removes the oldest of them at any time.
+            said = bed.on(node, "sh", "-c", 'docker logs --since 60s "$1" 2>&1 || true', "sh", container)
             ended += [line for line in said.split("\n") if any(text in line for text in BROKEN)]
     # Again and again, that is: once may be the end of one of the two.
     return ended[-1].rpartition("] ")[2] if len(ended) > 3 else ""
