@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -90,8 +91,9 @@ def test_without_the_guard_the_same_cut_makes_two_writers_and_loses_commits(flee
         record.keep_unguarded(overlaps[0].seconds, "PostgreSQL does not start any more, and {0} acknowledged commits with it: {1}".format(acknowledged, state))
 
 
-# What PostgreSQL says of files that do not belong together.
-BROKEN = ("could not locate a valid checkpoint record", "invalid checkpoint record", "PANIC", "contains unexpected data", "could not access status")
+# What PostgreSQL says when it ends by itself, over files that do not belong together; and what it says to those who come while it starts or stops.
+BROKEN = re.compile(r"PANIC: |FATAL: |was terminated by signal|exited with exit code|could not access status|contains unexpected data")
+PASSING = re.compile(r"the database system is|terminating connection|canceling")
 
 
 def state_of(bed: Bed, login: Dict[str, Any]) -> str:
@@ -109,7 +111,7 @@ def state_of(bed: Bed, login: Dict[str, Any]) -> str:
         for container in bed.on(node, "docker", "ps", "--all", "--quiet", "--filter", "label=postgres_pools.server=" + NAME).split():
             # Swarm removes the oldest of them at any time.
             said = bed.on(node, "sh", "-c", 'docker logs --since 60s "$1" 2>&1 || true', "sh", container)
-            ended += [line for line in said.split("\n") if any(text in line for text in BROKEN)]
+            ended += [line for line in said.split("\n") if BROKEN.search(line) and not PASSING.search(line)]
     # Again and again, that is: once may be the end of one of the two.
     return ended[-1].rpartition("] ")[2] if len(ended) > 3 else ""
 
