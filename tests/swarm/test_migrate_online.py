@@ -179,4 +179,4 @@ def all_announced(bed: Bed) -> bool:
     """Healthy, which is when the Swarm gives their names to whoever asks."""
     shown = [bed.on(node, "docker", "ps", "--filter", "label=postgres_pools.server", "--format", "{{.Names}} {{.Status}}") for node in bed.nodes]
     healthy = [line.split(".")[0] for lines in shown for line in lines.split("\n") if "(healthy)" in line]
-    return sorted(healthy) == sorted([*POOLS, "inventory-db"])
+    return set(healthy) >= {*POOLS, "inventory-db"}
