@@ -211,10 +211,11 @@ class Fleet:
         for row in self.bed.sql(
             "SELECT name, status FROM db_servers WHERE server_type = 'shared' AND status <> 'deprovisioned' AND current_instances = 0"
         ):
-            if row["status"] in ("provisioning", "initializing"):
+            making = row["status"] in ("provisioning", "initializing")
+            if making:
                 # Its maker could not even say any more that it failed: whoever asks for it goes on once its lease is over, as the audit's lease_stale has it.
                 wait_until(row["name"] + " is made", 240, lambda name=row["name"]: self._made(name), pause=5)
-            if row["status"] != "error":
+            if making or row["status"] == "active":
                 self.play("maintenance", server=row["name"], state="on")
             self.play("deprovision", server=row["name"])
 
@@ -231,9 +232,7 @@ class Fleet:
         return sorted({login["server"] for login in self.logins.values()} | {"inventory-db"})
 
     def as_superuser(self, server: str, database: str, statement: str) -> str:
-        node, container = self.bed.container(server)
-        command = ["psql", "-U", "postgres", "-d", database, "-v", "ON_ERROR_STOP=1", "-qAtc", statement]
-        return self.bed.inside(node, container, *command)
+        return self.bed.as_superuser(server, database, statement)
 
     def where(self) -> Dict[str, str]:
         """The node of each server."""

@@ -98,8 +98,7 @@ _PAGE = """# What breaks, and how long it takes
 Written by `molecule test -s faults` (`make faults`), which breaks one thing after another on a Swarm of three managers with CephFS, all in one machine
 with {cores} cores (`tests/swarm_bed`). CephFS ends a lost client's session after 30 s (`session_timeout`), the Swarm's nodes give a sign of life every 2 s, and
 all servers of the tenants are on the node that breaks. Single runs: what to expect, not a measurement to compare by.
-The table has the last run of each case. What a server has written since its last checkpoint it reads again when it is taken over: one that was new, with
-three databases just made, took 7 s more.
+The table has the last run of each case. What a server has written since its last checkpoint it reads again when it is taken over, which comes on top.
 
 Meanwhile four tenants, three in a pool and one on a server of its own, commit numbered rows one after another, each from a container on a node that is
 not broken; where a node is cut off or stands still, each also from that node. What was acknowledged is remembered outside. In every node a witness writes

@@ -56,17 +56,20 @@ class Bed:
         assert len(found) == 1, (service, found)
         return found[0]
 
+    def as_superuser(self, server: str, database: str, statement: str) -> str:
+        """What psql says in the server's own container."""
+        node, container = self.container(server)
+        return self.inside(node, container, "psql", "-U", "postgres", "-d", database, "-v", "ON_ERROR_STOP=1", "-qAtc", statement)
+
     def sql(self, statement: str) -> List[Dict[str, Any]]:
         """Rows of the inventory database, asked on its own server."""
-        node, container = self.container("inventory-db")
         query = "SELECT coalesce(json_agg(r), '[]') FROM ({0}) r".format(statement)
-        rows: List[Dict[str, Any]] = json.loads(self.inside(node, container, "psql", "-U", "postgres", "-d", "postgres_pools", "-qAtc", query))
+        rows: List[Dict[str, Any]] = json.loads(self.as_superuser("inventory-db", "postgres_pools", query))
         return rows
 
     def sql_do(self, statement: str) -> None:
         """Change the inventory database by hand."""
-        node, container = self.container("inventory-db")
-        self.inside(node, container, "psql", "-U", "postgres", "-d", "postgres_pools", "-v", "ON_ERROR_STOP=1", "-qAtc", statement)
+        self.as_superuser("inventory-db", "postgres_pools", statement)
 
     def servers(self) -> List[Dict[str, Any]]:
         return self.sql("SELECT * FROM db_servers ORDER BY created_at")

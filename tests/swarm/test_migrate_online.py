@@ -37,21 +37,16 @@ def good(done: Any) -> str:
     return str(done.stdout)
 
 
-def as_superuser(bed: Bed, server: str, statement: str, database: str = "postgres") -> str:
-    node, container = bed.container(server)
-    return bed.inside(node, container, "psql", "-U", "postgres", "-d", database, "-v", "ON_ERROR_STOP=1", "-qAtc", statement).strip()
-
-
 class Tenant:
     def __init__(self, bed: Bed, folder: Path, megabytes: int) -> None:
         self.bed, self.id = bed, str(uuid.uuid4())
         result_file = folder / "result.json"
         good(bed.play("allocate", instance_id=self.id, customer_id=self.id, plan_tier="free", result_file=str(result_file)))
         self.login: Dict[str, Any] = json.loads(result_file.read_text())
-        # A thousand rows of a kilobyte that does not compress.
+        # For each megabyte a thousand rows that do not compress.
         filler = "(SELECT string_agg(md5(random()::text || number || part), '') FROM generate_series(1, 32) part)"
         asked = Fleet.tables(self.login) + "; CREATE TABLE filler AS SELECT number, {0} AS filler FROM generate_series(1, {1}) number"
-        as_superuser(bed, self.server, asked.format(filler, megabytes * 1000), self.login["database"])
+        bed.as_superuser(self.server, self.login["database"], asked.format(filler, megabytes * 1000))
         self.writer = Writer(bed, "online-" + self.id[:8], dict(self.login, host=",".join(POOLS)))
 
     @property
@@ -80,7 +75,7 @@ class Tenant:
         query = "SELECT n, count(*) FROM faults_rows WHERE writer = '{0}' GROUP BY n; SELECT -1, total - (SELECT count(*) FROM faults_rows) FROM faults_totals"
         # Before the rows are looked at: the writer may be at work.
         acknowledged = [event["n"] for event in self.writer.acknowledged]
-        lines = as_superuser(self.bed, self.server, query.format(self.writer.name), self.login["database"]).split()
+        lines = self.bed.as_superuser(self.server, self.login["database"], query.format(self.writer.name)).split()
         there = {int(number): int(times) for number, times in (line.split("|") for line in lines)}
         assert there.pop(-1) == 0
         assert acknowledged and missing(acknowledged, there) == []
@@ -99,7 +94,7 @@ def pools(bed: Bed) -> Iterator[Bed]:
 
 
 def left(bed: Bed) -> List[str]:
-    return [line for name in POOLS for line in as_superuser(bed, name, _LEFT).split("\n") if line]
+    return [line for name in POOLS for line in bed.as_superuser(name, "postgres", _LEFT).split("\n") if line]
 
 
 def test_there_and_back_with_the_new_rows(pools: Bed, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,7 +139,7 @@ def test_a_node_is_lost_during_the_copy(pools: Bed, tmp_path: Path, capsys: pyte
             run = beside.submit(pools.play, "migrate", limit=900, **asked)
             # A part of the rows is there.
             size = _COPYING.format(tenant.login["database"])
-            wait_until("the copy is being made", 120, lambda: run.done() or int(as_superuser(pools, target, size)) > 30 << 20)
+            wait_until("the copy is being made", 120, lambda: run.done() or int(pools.as_superuser(target, "postgres", size)) > 30 << 20)
             assert not run.done(), run.result().stdout[-3000:]
             lost = time.time()
             pools.fault("kill", victim)
